@@ -1,0 +1,1 @@
+//! The quantized model and its exact integer executor

@@ -1,0 +1,1 @@
+//! Quantize a trained network to fixed point, calibrate it and simulate it in exact integers

@@ -1,0 +1,1 @@
+//! Observers, sample sources and calibration of activation ranges

@@ -1,0 +1,2 @@
+//! The `bitproof` command.
+fn main() {}

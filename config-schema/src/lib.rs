@@ -1,0 +1,1 @@
+//! QuantizationParams and q_config: parse, check, merge, explain, dump

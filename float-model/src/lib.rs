@@ -1,0 +1,1 @@
+//! The float graph: layers, shapes, builder, summary, rewrites, evaluation

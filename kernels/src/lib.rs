@@ -1,0 +1,1 @@
+//! Deterministic f32 and integer kernels behind safe functions

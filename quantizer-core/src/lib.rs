@@ -1,0 +1,1 @@
+//! Fixed-point numerics of quantized layers: the specification in code

@@ -1,1 +1,18 @@
-//! The float graph: layers, shapes, builder, summary, rewrites, evaluation
+//! The float graph of a trained network: layers, shapes, builder, summary, rewrites, evaluation.
+//!
+//! A [`Graph`] is immutable and always valid: names are unique, shapes agree, and the nodes stand
+//! in Keras' order (see [`Graph`]). A rewrite takes a [`Draft`] apart and builds a new graph.
+
+mod error;
+mod graph;
+mod layer;
+mod shape;
+
+pub use error::GraphError;
+pub use graph::{Draft, DraftNode, Graph, Node, NodeId, keras_order};
+pub use layer::{
+    Activation, Add, BatchNormalization, Conv2D, Conv2DTranspose, Dense, DepthwiseConv2D, Dtype,
+    GlobalAveragePooling2D, Input, Layer, Pool2D, ReLU, Rescaling, SeparableConv2D,
+};
+pub use quantizer_core::geometry::{Padding, Pads};
+pub use shape::Shape;

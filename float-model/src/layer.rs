@@ -1,0 +1,415 @@
+//! The layers of a float network, with their weights.
+//!
+//! Names, fields and weight layouts are those of Keras, channels last.
+
+use ndarray::{Array1, Array2, Array4};
+use quantizer_core::PerAxis;
+use quantizer_core::geometry::{Padding, Pads};
+
+use crate::Shape;
+
+/// One layer with its parameters and float weights.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Layer {
+    /// An entry of the network.
+    Input(Input),
+    /// 2-D convolution.
+    Conv2D(Conv2D),
+    /// 2-D convolution of each channel with its own kernel.
+    DepthwiseConv2D(DepthwiseConv2D),
+    /// Depthwise convolution followed by a pointwise one.
+    SeparableConv2D(SeparableConv2D),
+    /// Transposed 2-D convolution.
+    Conv2DTranspose(Conv2DTranspose),
+    /// Transposed 2-D convolution of each channel with its own kernel (a QuantizeML layer).
+    DepthwiseConv2DTranspose(DepthwiseConv2D),
+    /// Matrix product on the last axis.
+    Dense(Dense),
+    /// Normalization with stored statistics.
+    BatchNormalization(BatchNormalization),
+    /// Rectifier, with optional clip, slope and threshold.
+    ReLU(ReLU),
+    /// `x` where positive, `alpha * x` elsewhere.
+    LeakyReLU {
+        /// Slope of the negative side.
+        alpha: f32,
+    },
+    /// `x` where positive, `alpha * x` elsewhere, `alpha` trained.
+    PReLU {
+        /// Slopes, broadcast against an item of the batch.
+        alpha: ndarray::ArrayD<f32>,
+    },
+    /// A function of each element, or softmax over the last axis.
+    Activation(Activation),
+    /// Maximum over a sliding window.
+    MaxPool2D(Pool2D),
+    /// Mean over a sliding window; padding does not count.
+    AveragePool2D(Pool2D),
+    /// Mean over height and width.
+    GlobalAveragePooling2D(GlobalAveragePooling2D),
+    /// Sum, or mean, of the inputs.
+    Add(Add),
+    /// Product of the inputs, element by element.
+    Multiply,
+    /// First input minus the second.
+    Subtract,
+    /// Inputs one after another along an axis.
+    Concatenate {
+        /// Axis, counted with the batch axis; negative from the end.
+        axis: isize,
+    },
+    /// `x * scale + offset`.
+    Rescaling(Rescaling),
+    /// Zeros around height and width.
+    ZeroPadding2D(Pads),
+    /// Each pixel repeated (nearest neighbour).
+    UpSampling2D {
+        /// Repetitions of rows and columns.
+        size: [usize; 2],
+    },
+    /// One vector an item, row-major.
+    Flatten,
+    /// Same elements, other extents.
+    Reshape {
+        /// Extents without the batch; at most one is -1.
+        target_shape: Vec<isize>,
+    },
+    /// Axes in another order.
+    Permute {
+        /// 1-based axes of an item, as in Keras.
+        dims: Vec<usize>,
+    },
+    /// Identity at inference.
+    Dropout {
+        /// Share of elements dropped in training.
+        rate: f32,
+    },
+}
+
+/// An entry of the network.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Input {
+    /// Extents of one item, `None` where the model leaves it open.
+    pub shape: Shape,
+    /// Element type that the model declares.
+    pub dtype: Dtype,
+}
+
+/// Element type of a model input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dtype {
+    /// 32-bit float (also read from half and double precision policies).
+    Float32,
+    /// Unsigned 8-bit integer.
+    UInt8,
+    /// Signed 8-bit integer.
+    Int8,
+    /// Unsigned 16-bit integer.
+    UInt16,
+    /// Signed 16-bit integer.
+    Int16,
+    /// Signed 32-bit integer.
+    Int32,
+}
+
+impl Dtype {
+    /// Returns whether the elements are integers.
+    #[must_use]
+    pub const fn is_integer(self) -> bool {
+        !matches!(self, Self::Float32)
+    }
+
+    /// Returns the NumPy name, such as `uint8`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Float32 => "float32",
+            Self::UInt8 => "uint8",
+            Self::Int8 => "int8",
+            Self::UInt16 => "uint16",
+            Self::Int16 => "int16",
+            Self::Int32 => "int32",
+        }
+    }
+}
+
+/// 2-D convolution.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Conv2D {
+    /// Kernel, `[height, width, channels / groups, filters]`.
+    pub kernel: Array4<f32>,
+    /// Bias, `[filters]`.
+    pub bias: Option<Array1<f32>>,
+    /// Strides of rows and columns.
+    pub strides: [usize; 2],
+    /// Border rule.
+    pub padding: Padding,
+    /// Distance of kernel cells, rows and columns.
+    pub dilation: [usize; 2],
+    /// Number of channel groups.
+    pub groups: usize,
+    /// Fused activation; split off before quantization.
+    pub activation: Activation,
+    /// `PaddedConv2D`: what the border holds instead of zeros, one value or one for each input
+    /// channel. When present, [`Padding::Valid`] is stored, the border is that of
+    /// [`Padding::Same`] without dilation (NUMERICS.md: N15), and the class is `PaddedConv2D`.
+    pub padding_value: Option<Vec<f32>>,
+}
+
+/// Depthwise 2-D convolution, or its transposed twin.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DepthwiseConv2D {
+    /// Kernel, `[height, width, channels, depth_multiplier]`.
+    pub kernel: Array4<f32>,
+    /// Bias, `[channels * depth_multiplier]`.
+    pub bias: Option<Array1<f32>>,
+    /// Strides of rows and columns.
+    pub strides: [usize; 2],
+    /// Border rule.
+    pub padding: Padding,
+    /// Distance of kernel cells, rows and columns.
+    pub dilation: [usize; 2],
+    /// Fused activation; split off before quantization.
+    pub activation: Activation,
+}
+
+/// Depthwise convolution followed by a 1x1 convolution.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SeparableConv2D {
+    /// Depthwise kernel, `[height, width, channels, depth_multiplier]`.
+    pub depthwise_kernel: Array4<f32>,
+    /// Pointwise kernel, `[1, 1, channels * depth_multiplier, filters]`.
+    pub pointwise_kernel: Array4<f32>,
+    /// Bias, `[filters]`.
+    pub bias: Option<Array1<f32>>,
+    /// Strides of rows and columns.
+    pub strides: [usize; 2],
+    /// Border rule.
+    pub padding: Padding,
+    /// Distance of kernel cells, rows and columns.
+    pub dilation: [usize; 2],
+    /// Fused activation; split off before quantization.
+    pub activation: Activation,
+}
+
+/// Transposed 2-D convolution.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Conv2DTranspose {
+    /// Kernel, `[height, width, filters, channels]`.
+    pub kernel: Array4<f32>,
+    /// Bias, `[filters]`.
+    pub bias: Option<Array1<f32>>,
+    /// Strides of rows and columns.
+    pub strides: [usize; 2],
+    /// Border rule.
+    pub padding: Padding,
+    /// Extra rows and columns of the output.
+    pub output_padding: Option<[usize; 2]>,
+    /// Distance of kernel cells, rows and columns.
+    pub dilation: [usize; 2],
+    /// Fused activation; split off before quantization.
+    pub activation: Activation,
+}
+
+/// Matrix product on the last axis.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dense {
+    /// Kernel, `[channels, units]`.
+    pub kernel: Array2<f32>,
+    /// Bias, `[units]`.
+    pub bias: Option<Array1<f32>>,
+    /// Fused activation; split off before quantization.
+    pub activation: Activation,
+}
+
+/// `gamma * (x - mean) / sqrt(variance + epsilon) + beta` on one axis.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BatchNormalization {
+    /// Gain, `[channels]`; `None` stands for ones (`scale=False`).
+    pub gamma: Option<Array1<f32>>,
+    /// Offset, `[channels]`; `None` stands for zeros (`center=False`).
+    pub beta: Option<Array1<f32>>,
+    /// Mean, `[channels]`.
+    pub mean: Array1<f32>,
+    /// Variance, `[channels]`.
+    pub variance: Array1<f32>,
+    /// Added to the variance.
+    pub epsilon: f32,
+    /// Axis counted with the batch axis; negative from the end.
+    pub axis: isize,
+}
+
+/// Rectifier.
+///
+/// ```text
+/// y = max_value                      where max_value is given and x >= max_value
+///     x                              where x >= threshold
+///     negative_slope * (x - threshold) elsewhere
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ReLU {
+    /// Upper clip.
+    pub max_value: Option<f32>,
+    /// Slope below the threshold.
+    pub negative_slope: f32,
+    /// Threshold.
+    pub threshold: f32,
+}
+
+impl Default for ReLU {
+    fn default() -> Self {
+        Self {
+            max_value: None,
+            negative_slope: 0.0,
+            threshold: 0.0,
+        }
+    }
+}
+
+/// A function of each element, or softmax over the last axis.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Activation {
+    /// Identity.
+    Linear,
+    /// `max(x, 0)`.
+    Relu,
+    /// `min(max(x, 0), 6)`.
+    Relu6,
+    /// `x * 0.5 * (1 + erf(x / sqrt 2))`, or its tanh approximation.
+    Gelu {
+        /// Whether the tanh approximation is meant.
+        approximate: bool,
+    },
+    /// `x * sigmoid(x)`, also called silu.
+    Swish,
+    /// `x * clip(x + 3, 0, 6) / 6`.
+    HardSilu,
+    /// `x` where positive, `alpha * x` elsewhere.
+    LeakyRelu {
+        /// Slope of the negative side.
+        alpha: f32,
+    },
+    /// `1 / (1 + exp(-x))`.
+    Sigmoid,
+    /// `clip(0.2 x + 0.5, 0, 1)`, Keras 2's definition.
+    HardSigmoid,
+    /// Hyperbolic tangent.
+    Tanh,
+    /// `exp(x) / sum(exp(x))` over the last axis.
+    Softmax,
+    /// `ln(1 + exp(x))`.
+    Softplus,
+    /// `x / (1 + |x|)`.
+    Softsign,
+    /// `x` where positive, `exp(x) - 1` elsewhere.
+    Elu,
+    /// Scaled elu.
+    Selu,
+    /// `exp(x)`.
+    Exponential,
+}
+
+/// A sliding window over height and width.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pool2D {
+    /// Extents of the window, rows and columns.
+    pub pool_size: [usize; 2],
+    /// Strides of rows and columns.
+    pub strides: [usize; 2],
+    /// Border rule.
+    pub padding: Padding,
+}
+
+/// Mean over height and width.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GlobalAveragePooling2D {
+    /// Whether the output keeps height and width as extents of 1.
+    pub keepdims: bool,
+}
+
+/// Sum, or mean, of the inputs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Add {
+    /// Whether the sum of two inputs is halved (a QuantizeML option).
+    pub average: bool,
+}
+
+/// `x * scale + offset`, both scalars or one for each channel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rescaling {
+    /// Factor, as written in the file.
+    pub scale: PerAxis<f64>,
+    /// Offset, as written in the file.
+    pub offset: PerAxis<f64>,
+}
+
+impl Layer {
+    /// Returns the Keras (or QuantizeML) class name, such as `MaxPooling2D`.
+    #[must_use]
+    pub fn class_name(&self) -> &'static str {
+        match self {
+            Self::Input(_) => "InputLayer",
+            Self::Conv2D(conv) if conv.padding_value.is_some() => "PaddedConv2D",
+            Self::Conv2D(_) => "Conv2D",
+            Self::DepthwiseConv2D(_) => "DepthwiseConv2D",
+            Self::SeparableConv2D(_) => "SeparableConv2D",
+            Self::Conv2DTranspose(_) => "Conv2DTranspose",
+            Self::DepthwiseConv2DTranspose(_) => "DepthwiseConv2DTranspose",
+            Self::Dense(_) => "Dense",
+            Self::BatchNormalization(_) => "BatchNormalization",
+            Self::ReLU(_) => "ReLU",
+            Self::LeakyReLU { .. } => "LeakyReLU",
+            Self::PReLU { .. } => "PReLU",
+            Self::Activation(_) => "Activation",
+            Self::MaxPool2D(_) => "MaxPooling2D",
+            Self::AveragePool2D(_) => "AveragePooling2D",
+            Self::GlobalAveragePooling2D(_) => "GlobalAveragePooling2D",
+            Self::Add(_) => "Add",
+            Self::Multiply => "Multiply",
+            Self::Subtract => "Subtract",
+            Self::Concatenate { .. } => "Concatenate",
+            Self::Rescaling(_) => "Rescaling",
+            Self::ZeroPadding2D(_) => "ZeroPadding2D",
+            Self::UpSampling2D { .. } => "UpSampling2D",
+            Self::Flatten => "Flatten",
+            Self::Reshape { .. } => "Reshape",
+            Self::Permute { .. } => "Permute",
+            Self::Dropout { .. } => "Dropout",
+        }
+    }
+
+    /// Returns the fused activation, if the class has one.
+    #[must_use]
+    pub fn activation(&self) -> Option<Activation> {
+        match self {
+            Self::Conv2D(conv) => Some(conv.activation),
+            Self::DepthwiseConv2D(conv) | Self::DepthwiseConv2DTranspose(conv) => {
+                Some(conv.activation)
+            }
+            Self::SeparableConv2D(conv) => Some(conv.activation),
+            Self::Conv2DTranspose(conv) => Some(conv.activation),
+            Self::Dense(dense) => Some(dense.activation),
+            Self::Input(_)
+            | Self::BatchNormalization(_)
+            | Self::ReLU(_)
+            | Self::LeakyReLU { .. }
+            | Self::PReLU { .. }
+            | Self::Activation(_)
+            | Self::MaxPool2D(_)
+            | Self::AveragePool2D(_)
+            | Self::GlobalAveragePooling2D(_)
+            | Self::Add(_)
+            | Self::Multiply
+            | Self::Subtract
+            | Self::Concatenate { .. }
+            | Self::Rescaling(_)
+            | Self::ZeroPadding2D(_)
+            | Self::UpSampling2D { .. }
+            | Self::Flatten
+            | Self::Reshape { .. }
+            | Self::Permute { .. }
+            | Self::Dropout { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What happened to the intermediates of a layer: saturations and largest magnitudes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::bits::ValueBits;
+
+/// An intermediate of a layer that has a width of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Float or raw inputs made integers.
+    Input,
+    /// Zero point added by an unsigned InputQuantizer.
+    ZeroPoint,
+    /// Inputs expanded to the buffer: channels aligned by left shifts.
+    InputExpand,
+    /// Sum of products of a separable convolution's depthwise half.
+    DepthwiseAccumulator,
+    /// Sum of products.
+    Accumulator,
+    /// Sum of products and bias.
+    BiasAdd,
+    /// Sum of a pooling area.
+    PoolSum,
+    /// First operand of an Add after alignment.
+    AlignLeft,
+    /// Second operand of an Add after alignment.
+    AlignRight,
+    /// Sum of the two operands of an Add.
+    Sum,
+    /// Channels aligned by Flatten within their own width.
+    FlattenAlign,
+    /// Product of the output quantizer with its integer scale.
+    ScaleMultiply,
+    /// Result of the output quantizer, clipped to its range by design.
+    OutputRescale,
+}
+
+impl Stage {
+    /// Every stage, in the order of execution within a layer.
+    pub const ALL: [Self; 13] = [
+        Self::Input,
+        Self::ZeroPoint,
+        Self::InputExpand,
+        Self::DepthwiseAccumulator,
+        Self::Accumulator,
+        Self::BiasAdd,
+        Self::PoolSum,
+        Self::AlignLeft,
+        Self::AlignRight,
+        Self::Sum,
+        Self::FlattenAlign,
+        Self::ScaleMultiply,
+        Self::OutputRescale,
+    ];
+
+    /// Returns the name used in reports, such as `bias_add`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::ZeroPoint => "zero_point",
+            Self::InputExpand => "input_expand",
+            Self::DepthwiseAccumulator => "dw_accumulator",
+            Self::Accumulator => "accumulator",
+            Self::BiasAdd => "bias_add",
+            Self::PoolSum => "pool_sum",
+            Self::AlignLeft => "align_left",
+            Self::AlignRight => "align_right",
+            Self::Sum => "sum",
+            Self::FlattenAlign => "flatten_align",
+            Self::ScaleMultiply => "scale_multiply",
+            Self::OutputRescale => "output_rescale",
+        }
+    }
+
+    /// Returns whether saturation here is what the format asks for, not an overflow of a buffer.
+    #[must_use]
+    pub const fn clips_by_design(self) -> bool {
+        matches!(self, Self::OutputRescale | Self::Input | Self::ZeroPoint)
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Saturations and the largest magnitude at one stage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StageCount {
+    /// Values that did not fit and were clipped.
+    pub saturated: u64,
+    /// Values seen.
+    pub elements: u64,
+    /// Largest magnitude before clipping.
+    pub max_abs: u64,
+}
+
+/// Counts of each stage that a layer has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters(BTreeMap<Stage, StageCount>);
+
+impl Counters {
+    /// Saturates `value` to `value_bits` and counts it at `stage`.
+    pub fn saturate(&mut self, stage: Stage, value: i64, value_bits: ValueBits) -> i64 {
+        let clipped = value_bits.saturate(value);
+        self.add(
+            stage,
+            StageCount {
+                saturated: u64::from(clipped != value),
+                elements: 1,
+                max_abs: value.unsigned_abs(),
+            },
+        );
+        clipped
+    }
+
+    /// Adds the counts of some values of `stage`.
+    pub fn add(&mut self, stage: Stage, count: StageCount) {
+        let entry = self.0.entry(stage).or_default();
+        entry.saturated += count.saturated;
+        entry.elements += count.elements;
+        entry.max_abs = entry.max_abs.max(count.max_abs);
+    }
+
+    /// Adds all counts of `other`; the order of merging does not matter.
+    pub fn merge(&mut self, other: &Self) {
+        for (stage, count) in &other.0 {
+            self.add(*stage, *count);
+        }
+    }
+
+    /// Returns the count of `stage`, if the layer has it.
+    #[must_use]
+    pub fn get(&self, stage: Stage) -> Option<StageCount> {
+        self.0.get(&stage).copied()
+    }
+
+    /// Returns the stages that occurred, in order of execution.
+    pub fn iter(&self) -> impl Iterator<Item = (Stage, StageCount)> {
+        self.0.iter().map(|(stage, count)| (*stage, *count))
+    }
+
+    /// Returns how many values overflowed a buffer; clipping by design is not counted.
+    #[must_use]
+    pub fn overflows(&self) -> u64 {
+        self.iter()
+            .filter(|(stage, _)| !stage.clips_by_design())
+            .map(|(_, c)| c.saturated)
+            .sum()
+    }
+}

@@ -1,1 +1,17 @@
-//! The quantized model and its exact integer executor
+//! The quantized model and its exact integer executor.
+//!
+//! A [`CalibratedGraph`] is a network with float weights whose quantization is decided and
+//! calibrated; [`lower`] turns it into a [`QuantizedModel`] of integers and scales, which needs no
+//! float weights any more; an [`Executor`] runs it.
+
+mod calibrated;
+mod error;
+mod lower;
+mod model;
+
+pub use calibrated::{
+    CalibratedGraph, CalibratedNode, CalibratedOp, InputQuantizerSpec, OutputRanges, QuantizedLayer,
+};
+pub use error::ModelError;
+pub use lower::lower;
+pub use model::{InputKind, ParamCount, Provenance, QuantizedModel, QuantizedNode, QuantizedOp};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::shape::infer;
+use crate::shape::infer_shape;
 use crate::{GraphError, Layer, Shape};
 
 /// Index of a node in [`Graph::nodes`].
@@ -150,7 +150,7 @@ impl Graph {
             };
             let inputs: Vec<NodeId> = inputs[old].iter().map(|&i| place[i]).collect();
             let shapes: Vec<&Shape> = inputs.iter().map(|id| &nodes[id.0].shape).collect();
-            let shape = infer(&node.name, &node.layer, &shapes)?;
+            let shape = infer_shape(&node.name, &node.layer, &shapes)?;
             nodes.push(Node {
                 name: node.name,
                 layer: node.layer,

@@ -15,4 +15,4 @@ pub use layer::{
     GlobalAveragePooling2D, Input, Layer, Pool2D, ReLU, Rescaling, SeparableConv2D,
 };
 pub use quantizer_core::geometry::{Padding, Pads};
-pub use shape::Shape;
+pub use shape::{Shape, infer_shape, item_axis};

@@ -8,8 +8,12 @@ use crate::{GraphError, Layer, Padding, Pads};
 /// Extents of one item (the batch axis is left out), `None` where a model leaves one open.
 pub type Shape = Vec<Option<usize>>;
 
-/// Returns the output shape of `layer` for the shapes of its inputs.
-pub(crate) fn infer(name: &str, layer: &Layer, inputs: &[&Shape]) -> Result<Shape, GraphError> {
+/// Returns the output shape of the layer `name` for the shapes of its inputs.
+///
+/// # Errors
+///
+/// Inputs that the layer cannot take, or weights that do not fit them.
+pub fn infer_shape(name: &str, layer: &Layer, inputs: &[&Shape]) -> Result<Shape, GraphError> {
     check_arity(name, layer, inputs.len())?;
     let first = inputs.first().copied();
     let x = || first.ok_or_else(|| GraphError::invalid(name, "has no input"));
@@ -55,7 +59,11 @@ pub(crate) fn infer(name: &str, layer: &Layer, inputs: &[&Shape]) -> Result<Shap
 }
 
 /// Returns the axis of an item for an axis counted with the batch axis.
-pub(crate) fn item_axis(name: &str, axis: isize, rank: usize) -> Result<usize, GraphError> {
+///
+/// # Errors
+///
+/// The item has no such axis.
+pub fn item_axis(name: &str, axis: isize, rank: usize) -> Result<usize, GraphError> {
     let with_batch = rank.checked_add_signed(1).unwrap_or(rank);
     let index = if axis < 0 {
         with_batch.checked_add_signed(axis)

@@ -357,26 +357,8 @@ pub const fn int_to_f32(v: i64) -> f32 {
 
 /// Returns `f(element, channel)` for each element.
 pub fn map_channels<T: Copy, U>(x: ArrayViewD<'_, T>, f: impl Fn(T, usize) -> U) -> ArrayD<U> {
-    let n_channels = channels(x.shape());
-    let mut index = 0;
-    // Logical order is row-major, so channels pass in turn.
-    let values: Vec<U> = x
-        .iter()
-        .map(|v| {
-            let channel = index;
-            index = if channel + 1 == n_channels {
-                0
-            } else {
-                channel + 1
-            };
-            f(*v, channel)
-        })
-        .collect();
-    #[expect(
-        clippy::expect_used,
-        reason = "one value for each element of the same shape"
-    )]
-    ArrayD::from_shape_vec(x.raw_dim(), values).expect("as many values as elements")
+    let last = x.ndim().checked_sub(1);
+    Zip::indexed(x).map_collect(|index, v| f(*v, last.map_or(0, |last| index[last])))
 }
 
 fn channels(shape: &[usize]) -> usize {

@@ -1,0 +1,137 @@
+//! The quantized model: integers, shifts and scales.
+
+use float_model::{Dtype, Layer, Shape};
+use quantizer_core::QFormat;
+use quantizer_core::layers::IntegerLayer;
+use quantizer_core::quantizers::InputQuantizer;
+use serde_json::{Map, Value};
+
+use crate::calibrated::{InputQuantizerSpec, OutputRanges};
+
+/// A quantized network, complete without float weights.
+///
+/// Layers that stay in float keep theirs. Nodes stand in Keras' order, which is topological.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QuantizedModel {
+    /// Name of the model.
+    pub name: String,
+    /// The layers; inputs stand before their consumers.
+    pub nodes: Vec<QuantizedNode>,
+    /// Indices of the layers whose outputs the model returns.
+    pub outputs: Vec<usize>,
+    /// Where the model comes from.
+    pub provenance: Provenance,
+}
+
+/// A layer in its place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QuantizedNode {
+    /// Unique name.
+    pub name: String,
+    /// Class name as the reference shows it, such as `QuantizedConv2D`.
+    pub class_name: String,
+    /// Indices of the producers of its inputs, in call order.
+    pub inputs: Vec<usize>,
+    /// Extents of one output item, without the batch.
+    pub shape: Shape,
+    /// What it does.
+    pub op: QuantizedOp,
+    /// Its configuration as `dump_config` writes it.
+    pub config: Option<Map<String, Value>>,
+    /// Calibrated ranges of its output quantizer.
+    pub ranges: Option<OutputRanges>,
+    /// Numbers of parameters, as the reference counts them.
+    pub params: ParamCount,
+}
+
+/// What a layer does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum QuantizedOp {
+    /// Entry of the network.
+    Input(InputKind),
+    /// Float to integers.
+    InputQuantizer {
+        /// The arithmetic.
+        quantizer: InputQuantizer,
+        /// The calibrated ranges that it was made from.
+        spec: InputQuantizerSpec,
+    },
+    /// Integers to integers.
+    Integer(Box<IntegerLayer>),
+    /// Integers of this format to float.
+    Dequantizer(QFormat),
+    /// Float to float.
+    Float(Box<Layer>),
+}
+
+/// What the network takes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum InputKind {
+    /// Floats: an InputQuantizer or a float layer follows.
+    Float(Dtype),
+    /// Integers of a type, used as they are.
+    Raw {
+        /// The type.
+        dtype: Dtype,
+        /// Their format: no fractional bits, value bits of the type.
+        format: QFormat,
+    },
+}
+
+/// Numbers of parameters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ParamCount {
+    /// Weights.
+    pub trainable: usize,
+    /// Statistics and calibrated ranges.
+    pub non_trainable: usize,
+}
+
+/// Where a quantized model comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Provenance {
+    /// Name and version of the tool that made it.
+    pub tool: String,
+    /// SHA-256 of the float model's file, in hex.
+    pub model_digest: Option<String>,
+    /// SHA-256 of the samples' file, in hex.
+    pub samples_digest: Option<String>,
+    /// SHA-256 of the q_config's file, in hex.
+    pub config_digest: Option<String>,
+    /// Seed of random samples.
+    pub seed: Option<u64>,
+}
+
+impl QuantizedNode {
+    /// Returns the format of the outputs, `None` for a float tensor.
+    #[must_use]
+    pub fn format(&self) -> Option<QFormat> {
+        match &self.op {
+            QuantizedOp::Input(InputKind::Raw { format, .. }) => Some(format.clone()),
+            QuantizedOp::InputQuantizer { quantizer, .. } => Some(quantizer.format()),
+            QuantizedOp::Integer(layer) => Some(layer.format.clone()),
+            QuantizedOp::Input(InputKind::Float(_))
+            | QuantizedOp::Dequantizer(_)
+            | QuantizedOp::Float(_) => None,
+        }
+    }
+}
+
+impl QuantizedModel {
+    /// Returns the configuration of every quantized layer, as the reference's `dump_config`.
+    #[must_use]
+    pub fn dump_config(&self) -> Map<String, Value> {
+        let entries = self.nodes.iter().filter_map(|node| {
+            node.config
+                .clone()
+                .map(|config| (node.name.clone(), Value::Object(config)))
+        });
+        entries.collect()
+    }
+
+    /// Returns the node called `name`.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<&QuantizedNode> {
+        self.nodes.iter().find(|node| node.name == name)
+    }
+}

@@ -1,1 +1,28 @@
-//! Deterministic f32 and integer kernels behind safe functions
+//! Deterministic f32 and integer kernels behind safe functions.
+//!
+//! Every function works on one image, `[height, width, channels]` row-major, or on a range of its output rows:
+//! callers run images and rows in parallel. The functions are methods of [`Kernels`], a value that proves that the
+//! CPU has the instruction set it names; [`Kernels::active`] is the fastest one.
+//!
+//! Each algorithm is written once and compiled once per instruction set, so that the machine's vector width changes
+//! speed only. **All instruction sets return equal bits**: each output element is one sequential chain over its taps
+//! (kernel row, kernel column, channel), never split and never reassociated, and f32 steps are fused everywhere
+//! (NUMERICS.md F1).
+//!
+//! This crate is the only one of the workspace with `unsafe`; all of it is in `dispatch`.
+
+mod api;
+mod chain;
+mod contract;
+mod dispatch;
+mod isa;
+mod operands;
+mod plan;
+mod products;
+mod tiles;
+
+pub use chain::{Accumulator, Activation, Weight};
+pub use isa::{ISA_VARIABLE, Isa, Kernels};
+pub use operands::{
+    Conv2d, ConvTranspose2d, Dense, Depthwise, DepthwiseTranspose, MaxPool, Window,
+};

@@ -25,6 +25,13 @@ pub enum GraphError {
     },
     /// The graph has no output, or no layer at all.
     Empty,
+    /// The graph is run on another number of tensors than it has inputs.
+    WrongInputs {
+        /// Names of the inputs, in the order in which the tensors are taken.
+        expected: Vec<String>,
+        /// Number of tensors given.
+        given: usize,
+    },
     /// The inputs or parameters of a layer cannot be right.
     Invalid {
         /// The layer.
@@ -71,6 +78,13 @@ impl fmt::Display for GraphError {
             }
             Self::Cycle { layer } => write!(f, "layer `{layer}` depends on its own output"),
             Self::Empty => f.write_str("the model has no output"),
+            Self::WrongInputs { expected, given } => {
+                let names = expected.join("`, `");
+                write!(
+                    f,
+                    "the model takes the inputs `{names}`, not {given} tensors"
+                )
+            }
             Self::Invalid { layer, message } => write!(f, "layer `{layer}`: {message}"),
             Self::Unsupported { layer, message } => {
                 write!(f, "layer `{layer}`: not supported: {message}")

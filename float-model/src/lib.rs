@@ -4,11 +4,13 @@
 //! in Keras' order (see [`Graph`]). A rewrite takes a [`Draft`] apart and builds a new graph.
 
 mod error;
+mod eval;
 mod graph;
 mod layer;
 mod shape;
 
 pub use error::GraphError;
+pub use eval::apply;
 pub use graph::{Draft, DraftNode, Graph, Node, NodeId, keras_order};
 pub use layer::{
     Activation, Add, BatchNormalization, Conv2D, Conv2DTranspose, Dense, DepthwiseConv2D, Dtype,

@@ -1,6 +1,6 @@
 //! Output extents of each layer.
 
-use quantizer_core::geometry::{transposed_extent, window_extent};
+use quantizer_core::geometry::{same_pads, transposed_extent, window_extent};
 
 use crate::layer::{Conv2D, Conv2DTranspose, Dense, DepthwiseConv2D, Pool2D, SeparableConv2D};
 use crate::{GraphError, Layer, Padding, Pads};
@@ -198,9 +198,20 @@ fn conv2d(name: &str, conv: &Conv2D, x: &Shape) -> Result<Shape, GraphError> {
             ));
         }
     }
-    // A padded convolution covers its input as 'same' does; the border is made without dilation.
+    // The border of a padded convolution is made without dilation, then only windows inside count.
+    let (h, w) = if conv.padding_value.is_some() {
+        let cover = |n: Option<usize>, kernel, stride: usize| {
+            let pads = n
+                .filter(|_| stride > 0)
+                .map(|n| same_pads(n, kernel, stride, 1));
+            n.zip(pads).map(|(n, (before, after))| n + before + after)
+        };
+        (cover(h, kh, conv.strides[0]), cover(w, kw, conv.strides[1]))
+    } else {
+        (h, w)
+    };
     let padding = if conv.padding_value.is_some() {
-        Padding::Same
+        Padding::Valid
     } else {
         conv.padding
     };

@@ -1,0 +1,248 @@
+//! Float evaluation (NUMERICS.md: F1).
+//!
+//! Every output element is computed by one fixed sequence of f32 operations, whatever the CPU, the
+//! number of threads, and the other images of the batch. Sums of products are one chain of fused
+//! multiply-adds (see `kernels`); all else is stated at the function that computes it, and is
+//! never fused.
+
+mod activation;
+mod conv;
+mod layout;
+mod merge;
+mod pointwise;
+mod pool;
+mod tensor;
+
+use std::borrow::Cow;
+
+use kernels::Kernels;
+use ndarray::{ArrayD, IxDyn};
+
+use crate::shape::infer;
+use crate::{Graph, GraphError, Layer, NodeId, Shape};
+
+use tensor::Tensor;
+
+impl Graph {
+    /// Returns the outputs of the network, in the order of [`outputs`](Self::outputs).
+    ///
+    /// `inputs` holds one tensor `[batch, ...]` for each input layer, in the order of
+    /// [`inputs`](Self::inputs). `observer` is called once for each layer, input layers included,
+    /// in the order of [`nodes`](Self::nodes), with the layer's output `[batch, ...]`. A tensor
+    /// is freed after the last layer that takes it. NUMERICS.md: F1.
+    ///
+    /// # Errors
+    ///
+    /// Another number of tensors than inputs, extents that differ from those of the input layer,
+    /// batches that differ, or an output that does not fit in memory.
+    pub fn run(
+        &self,
+        inputs: &[&ArrayD<f32>],
+        observer: &mut dyn FnMut(NodeId, &ArrayD<f32>),
+    ) -> Result<Vec<ArrayD<f32>>, GraphError> {
+        self.run_with(Kernels::active(), inputs, observer)
+    }
+
+    /// Returns the first output of a network of one input `[batch, ...]`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`run`](Self::run).
+    pub fn predict(&self, input: &ArrayD<f32>) -> Result<ArrayD<f32>, GraphError> {
+        let outputs = self.run(&[input], &mut |_, _| ())?;
+        outputs.into_iter().next().ok_or(GraphError::Empty)
+    }
+
+    fn run_with(
+        &self,
+        kernels: Kernels,
+        inputs: &[&ArrayD<f32>],
+        observer: &mut dyn FnMut(NodeId, &ArrayD<f32>),
+    ) -> Result<Vec<ArrayD<f32>>, GraphError> {
+        let mut values: Vec<Option<Cow<'_, ArrayD<f32>>>> = vec![None; self.nodes().len()];
+        for (id, input) in self.check_inputs(inputs)? {
+            values[id.index()] = Some(Cow::Borrowed(input));
+        }
+        let mut n_uses = self.count_uses();
+        for (id, node) in self.iter() {
+            if values[id.index()].is_none() {
+                let args: Vec<&ArrayD<f32>> = node
+                    .inputs
+                    .iter()
+                    .filter_map(|input| values[input.index()].as_deref())
+                    .collect();
+                let value = apply_with(kernels, &node.name, &node.layer, &args)?;
+                values[id.index()] = Some(Cow::Owned(value));
+            }
+            if let Some(value) = &values[id.index()] {
+                observer(id, value);
+            }
+            for input in &node.inputs {
+                n_uses[input.index()] -= 1;
+                if n_uses[input.index()] == 0 {
+                    values[input.index()] = None;
+                }
+            }
+        }
+        let outputs = self.outputs().iter().map(|id| {
+            let value = values[id.index()].clone().ok_or(GraphError::Empty)?;
+            Ok(value.into_owned())
+        });
+        outputs.collect()
+    }
+
+    fn check_inputs<'a>(
+        &self,
+        inputs: &[&'a ArrayD<f32>],
+    ) -> Result<Vec<(NodeId, &'a ArrayD<f32>)>, GraphError> {
+        let ids: Vec<NodeId> = self.inputs().collect();
+        if ids.len() != inputs.len() {
+            let expected = ids.iter().map(|id| self.node(*id).name.clone()).collect();
+            let given = inputs.len();
+            return Err(GraphError::WrongInputs { expected, given });
+        }
+        let batch = inputs.first().and_then(|x| x.shape().first());
+        for (id, x) in ids.iter().zip(inputs) {
+            let node = self.node(*id);
+            let fits = x.ndim() == node.shape.len() + 1
+                && x.shape().first() == batch
+                && std::iter::zip(&x.shape()[1..], &node.shape)
+                    .all(|(got, want)| want.is_none_or(|want| want == *got));
+            if !fits {
+                let (got, want) = (x.shape(), display_shape(&node.shape));
+                let message = format!("expects a batch of {want}, got a tensor of {got:?}");
+                return Err(GraphError::invalid(&node.name, message));
+            }
+        }
+        Ok(std::iter::zip(ids, inputs.iter().copied()).collect())
+    }
+
+    /// Counts, for each node, its consumers and the outputs that it is.
+    fn count_uses(&self) -> Vec<usize> {
+        let mut n_uses = vec![0; self.nodes().len()];
+        let inputs = self.nodes().iter().flat_map(|node| &node.inputs);
+        for id in inputs.chain(self.outputs()) {
+            n_uses[id.index()] += 1;
+        }
+        n_uses
+    }
+}
+
+/// Returns the output `[batch, ...]` of one layer; `name` is for errors.
+///
+/// A fused activation is included. NUMERICS.md: F1.
+///
+/// # Errors
+///
+/// Inputs whose number, extents or batches do not fit the layer, an input layer, which computes
+/// nothing, or an output that does not fit in memory.
+pub fn apply(
+    name: &str,
+    layer: &Layer,
+    inputs: &[&ArrayD<f32>],
+) -> Result<ArrayD<f32>, GraphError> {
+    apply_with(Kernels::active(), name, layer, inputs)
+}
+
+fn apply_with(
+    kernels: Kernels,
+    name: &str,
+    layer: &Layer,
+    inputs: &[&ArrayD<f32>],
+) -> Result<ArrayD<f32>, GraphError> {
+    let extents = output_extents(name, layer, inputs)?;
+    let tensors: Vec<Tensor<'_>> = inputs.iter().map(|x| Tensor::new(x)).collect();
+    let out = compute(kernels, name, layer, &tensors, &extents)?;
+    ArrayD::from_shape_vec(IxDyn(&extents), out)
+        .map_err(|error| GraphError::invalid(name, format!("output {extents:?}: {error}")))
+}
+
+/// Returns `[batch, ...]` of the output, after the checks that the computations rely on.
+fn output_extents(
+    name: &str,
+    layer: &Layer,
+    inputs: &[&ArrayD<f32>],
+) -> Result<Vec<usize>, GraphError> {
+    let invalid = |message: String| GraphError::invalid(name, message);
+    let mut shapes: Vec<Shape> = Vec::with_capacity(inputs.len());
+    let mut batch = None;
+    for x in inputs {
+        let Some((n, item)) = x.shape().split_first() else {
+            return Err(invalid("an input has no batch axis".to_owned()));
+        };
+        if *batch.get_or_insert(*n) != *n {
+            return Err(invalid("inputs have different batches".to_owned()));
+        }
+        shapes.push(item.iter().copied().map(Some).collect());
+    }
+    let item = infer(name, layer, &shapes.iter().collect::<Vec<_>>())?;
+    let extents: Option<Vec<usize>> = std::iter::once(batch).chain(item).collect();
+    let extents = extents.ok_or_else(|| invalid("an input layer computes nothing".to_owned()))?;
+    let bytes = extents
+        .iter()
+        .try_fold(size_of::<f32>(), |bytes, n| bytes.checked_mul(*n));
+    if bytes.is_none_or(|bytes| isize::try_from(bytes).is_err()) {
+        return Err(invalid(format!(
+            "an output of {extents:?} does not fit in memory"
+        )));
+    }
+    Ok(extents)
+}
+
+/// Returns the elements of the output, row-major. Arity, ranks and weights are checked.
+fn compute(
+    kernels: Kernels,
+    name: &str,
+    layer: &Layer,
+    inputs: &[Tensor<'_>],
+    extents: &[usize],
+) -> Result<Vec<f32>, GraphError> {
+    let Some(x) = inputs.first() else {
+        return Err(GraphError::invalid(name, "has no input"));
+    };
+    if extents.contains(&0) {
+        return Ok(Vec::new());
+    }
+    let mut out = match layer {
+        Layer::Input(_) => x.to_vec(),
+        Layer::Conv2D(layer) => conv::conv2d(kernels, layer, x, extents),
+        Layer::DepthwiseConv2D(layer) => conv::depthwise(kernels, layer, x, extents),
+        Layer::SeparableConv2D(layer) => conv::separable(kernels, layer, x, extents),
+        Layer::Conv2DTranspose(layer) => conv::transpose(kernels, layer, x, extents),
+        Layer::DepthwiseConv2DTranspose(layer) => {
+            conv::depthwise_transpose(kernels, layer, x, extents)
+        }
+        Layer::Dense(layer) => conv::dense(kernels, layer, x, extents),
+        Layer::BatchNormalization(layer) => pointwise::normalize(name, layer, x)?,
+        Layer::ReLU(relu) => pointwise::map(x, |x| pointwise::rectify(*relu, x)),
+        Layer::LeakyReLU { alpha } => pointwise::map(x, |x| activation::leaky(*alpha, x)),
+        Layer::PReLU { alpha } => pointwise::prelu(name, alpha, x)?,
+        Layer::Activation(activation) => activation::activate(*activation, x.to_vec(), x.last()),
+        Layer::Rescaling(layer) => pointwise::rescale(name, layer, x)?,
+        Layer::MaxPool2D(pool) => pool::max(*pool, x, extents),
+        Layer::AveragePool2D(pool) => pool::average(*pool, x, extents),
+        Layer::GlobalAveragePooling2D(_) => pool::global_average(x, extents),
+        Layer::Add(add) => merge::add(*add, inputs, extents),
+        Layer::Multiply => merge::fold(inputs, extents, |a, b| a * b),
+        Layer::Subtract => merge::fold(inputs, extents, |a, b| a - b),
+        Layer::Concatenate { axis } => merge::concatenate(name, *axis, inputs)?,
+        Layer::ZeroPadding2D(pads) => layout::zero_pad(*pads, x, extents),
+        Layer::UpSampling2D { size } => layout::up_sample(*size, x, extents),
+        Layer::Permute { dims } => layout::permute(dims, x),
+        Layer::Flatten | Layer::Reshape { .. } | Layer::Dropout { .. } => x.to_vec(),
+    };
+    if let Some(fused) = layer.activation() {
+        let n_last = extents.last().copied().unwrap_or(1);
+        out = activation::activate(fused, out, n_last);
+    }
+    Ok(out)
+}
+
+/// Returns `[28, 28, 3]`, with `None` for an open extent.
+fn display_shape(shape: &Shape) -> String {
+    let extents: Vec<String> = shape
+        .iter()
+        .map(|n| n.map_or_else(|| "None".to_owned(), |n| n.to_string()))
+        .collect();
+    format!("[{}]", extents.join(", "))
+}

@@ -6,6 +6,7 @@
 
 mod calibrated;
 mod error;
+mod exec;
 mod lower;
 mod model;
 
@@ -13,5 +14,6 @@ pub use calibrated::{
     CalibratedGraph, CalibratedNode, CalibratedOp, InputQuantizerSpec, OutputRanges, QuantizedLayer,
 };
 pub use error::ModelError;
+pub use exec::{Executor, Run, Tensor, Values};
 pub use lower::lower;
 pub use model::{InputKind, ParamCount, Provenance, QuantizedModel, QuantizedNode, QuantizedOp};

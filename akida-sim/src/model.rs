@@ -96,7 +96,7 @@ pub struct Provenance {
     pub model_digest: Option<String>,
     /// SHA-256 of the samples' file, in hex.
     pub samples_digest: Option<String>,
-    /// SHA-256 of the q_config's file, in hex.
+    /// SHA-256 of the `q_config` file, in hex.
     pub config_digest: Option<String>,
     /// Seed of random samples.
     pub seed: Option<u64>,

@@ -15,7 +15,7 @@
     reason = "an integer within ±2^62 after the clamp"
 )]
 pub fn round_half_even(x: f32) -> i64 {
-    const LIMIT: f32 = 4_611_686_018_427_387_904.0; // 2^62
+    const LIMIT: f32 = 4.611_686e18; // 2^62
     x.round_ties_even().clamp(-LIMIT, LIMIT) as i64
 }
 

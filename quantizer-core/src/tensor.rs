@@ -357,8 +357,18 @@ pub const fn int_to_f32(v: i64) -> f32 {
 
 /// Returns `f(element, channel)` for each element.
 pub fn map_channels<T: Copy, U>(x: ArrayViewD<'_, T>, f: impl Fn(T, usize) -> U) -> ArrayD<U> {
-    let last = x.ndim().checked_sub(1);
-    Zip::indexed(x).map_collect(|index, v| f(*v, last.map_or(0, |last| index[last])))
+    let n_channels = channels(x.shape()).max(1);
+    let mut index = 0;
+    // Standard order is row-major, so the channels pass in turn.
+    x.as_standard_layout().map(|v| {
+        let channel = index;
+        index = if channel + 1 == n_channels {
+            0
+        } else {
+            channel + 1
+        };
+        f(*v, channel)
+    })
 }
 
 fn channels(shape: &[usize]) -> usize {

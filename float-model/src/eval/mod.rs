@@ -18,7 +18,7 @@ use std::borrow::Cow;
 use kernels::Kernels;
 use ndarray::{ArrayD, IxDyn};
 
-use crate::shape::infer;
+use crate::shape::infer_shape;
 use crate::{Graph, GraphError, Layer, NodeId, Shape};
 
 use tensor::Tensor;
@@ -175,7 +175,7 @@ fn output_extents(
         }
         shapes.push(item.iter().copied().map(Some).collect());
     }
-    let item = infer(name, layer, &shapes.iter().collect::<Vec<_>>())?;
+    let item = infer_shape(name, layer, &shapes.iter().collect::<Vec<_>>())?;
     let extents: Option<Vec<usize>> = std::iter::once(batch).chain(item).collect();
     let extents = extents.ok_or_else(|| invalid("an input layer computes nothing".to_owned()))?;
     let bytes = extents

@@ -118,9 +118,9 @@ pub fn depthwise_conv2d(
     expect_filters(&weights.scales, channels)?;
     super::check_accumulator(x.value_bits, params.weight_quantizer.value_bits(), kh * kw)?;
     // The reference squeezes the scales: a single channel leaves a scalar.
-    let scales = match weights.scales {
-        PerAxis::Axis(scales) if channels == 1 && scales.len() == 1 => PerAxis::Tensor(scales[0]),
-        scales => scales,
+    let scales = match weights.scales.uniform() {
+        Some(scale) if channels == 1 => PerAxis::Tensor(scale),
+        Some(_) | None => weights.scales,
     };
     finish_linear(
         no_shift(params.buffer),

@@ -1,0 +1,290 @@
+//! The executor: exact integers, saturating exactly where the numerics say.
+
+mod bounds;
+mod elementwise;
+mod entry;
+mod epilogue;
+mod linear;
+mod tensor;
+
+use float_model::{Dtype, apply};
+use ndarray::ArrayD;
+use quantizer_core::log2::mul_pow2;
+use quantizer_core::quantizers::InputQuantizer;
+use quantizer_core::round::round_half_even;
+use quantizer_core::tensor::int_to_f32;
+use quantizer_core::{Counters, QFormat, Stage, StageCount};
+use rayon::prelude::*;
+
+use crate::ModelError;
+use crate::model::{InputKind, QuantizedModel, QuantizedNode, QuantizedOp};
+use bounds::{Interval, output_interval};
+use linear::LinearPlan;
+use tensor::{Int, Storage, with_ints, with_storage};
+
+pub use tensor::{Tensor, Values};
+
+/// Runs a quantized model; made once per model.
+///
+/// Weights are packed, and the types of sums and tensors chosen from static bounds, when it is
+/// made. Images and rows run in parallel; no result depends on the number of threads.
+#[derive(Debug)]
+pub struct Executor<'m> {
+    model: &'m QuantizedModel,
+    plans: Vec<NodePlan>,
+}
+
+#[derive(Debug)]
+struct NodePlan {
+    storage: Option<Storage>,
+    linear: Option<LinearPlan>,
+}
+
+/// The result of a run.
+#[derive(Debug)]
+pub struct Run {
+    /// One tensor for each output of the model.
+    pub outputs: Vec<Tensor>,
+    /// Counts of each layer, in the order of the model's nodes.
+    pub counters: Vec<Counters>,
+}
+
+impl<'m> Executor<'m> {
+    /// Returns the executor of `model`.
+    #[must_use]
+    pub fn new(model: &'m QuantizedModel) -> Self {
+        let mut intervals: Vec<Option<Interval>> = Vec::with_capacity(model.nodes.len());
+        let mut plans = Vec::with_capacity(model.nodes.len());
+        for node in &model.nodes {
+            let inputs: Vec<Option<Interval>> = node.inputs.iter().map(|i| intervals[*i]).collect();
+            let interval = output_interval(&node.op, &inputs);
+            let storage = interval.map(|i| Storage::of(i.lo, i.hi));
+            let linear = match &node.op {
+                QuantizedOp::Integer(layer) => inputs
+                    .first()
+                    .copied()
+                    .flatten()
+                    .zip(storage)
+                    .and_then(|(input, out)| LinearPlan::new(layer, input, out)),
+                QuantizedOp::Input(_)
+                | QuantizedOp::InputQuantizer { .. }
+                | QuantizedOp::Dequantizer(_)
+                | QuantizedOp::Float(_) => None,
+            };
+            plans.push(NodePlan { storage, linear });
+            intervals.push(interval);
+        }
+        Self { model, plans }
+    }
+
+    /// Returns the outputs for `input`, `[batch, ...]`; integer inputs hold whole numbers.
+    ///
+    /// `observer` is called once for each layer with its index and output, in the order of the
+    /// model's nodes. A tensor is freed after the last layer that takes it.
+    ///
+    /// # Errors
+    ///
+    /// Another number of inputs than one, extents that differ from those of the model, values that
+    /// are no integers of the input's type, or a layer that cannot run; the layer is named.
+    pub fn run(
+        &self,
+        input: &ArrayD<f32>,
+        observer: &mut dyn FnMut(usize, &Tensor),
+    ) -> Result<Run, ModelError> {
+        let nodes = &self.model.nodes;
+        let mut n_uses = count_uses(self.model);
+        let mut tensors: Vec<Option<Tensor>> = nodes.iter().map(|_| None).collect();
+        let mut counters = vec![Counters::default(); nodes.len()];
+        check_single_input(self.model)?;
+        for (index, node) in nodes.iter().enumerate() {
+            let inputs: Vec<&Tensor> = node
+                .inputs
+                .iter()
+                .filter_map(|i| tensors[*i].as_ref())
+                .collect();
+            let output = self.run_node(index, &inputs, input, &mut counters[index])?;
+            observer(index, &output);
+            tensors[index] = Some(output);
+            for i in &node.inputs {
+                n_uses[*i] -= 1;
+                if n_uses[*i] == 0 {
+                    tensors[*i] = None;
+                }
+            }
+        }
+        let outputs = self
+            .model
+            .outputs
+            .iter()
+            .filter_map(|i| tensors[*i].clone())
+            .collect();
+        Ok(Run { outputs, counters })
+    }
+
+    fn run_node(
+        &self,
+        index: usize,
+        inputs: &[&Tensor],
+        input: &ArrayD<f32>,
+        counters: &mut Counters,
+    ) -> Result<Tensor, ModelError> {
+        let node = &self.model.nodes[index];
+        let plan = &self.plans[index];
+        let storage = plan.storage.unwrap_or(Storage::I64);
+        match &node.op {
+            QuantizedOp::Input(kind) => enter_model(node, kind, input, storage),
+            QuantizedOp::InputQuantizer { quantizer, .. } => {
+                Ok(quantize_input(quantizer, inputs[0], storage, counters))
+            }
+            QuantizedOp::Dequantizer(format) => dequantize(&node.name, inputs[0], format),
+            QuantizedOp::Float(layer) => {
+                let arrays: Vec<ArrayD<f32>> = inputs.iter().map(|x| x.floats()).collect();
+                let arrays: Vec<&ArrayD<f32>> = arrays.iter().collect();
+                Ok(Tensor::from_floats(apply(&node.name, layer, &arrays)?))
+            }
+            QuantizedOp::Integer(layer) => match &plan.linear {
+                Some(linear) => linear.run(&node.name, layer, inputs[0], counters),
+                None => elementwise::run(&node.name, layer, &node.shape, inputs, storage, counters),
+            },
+        }
+    }
+}
+
+fn count_uses(model: &QuantizedModel) -> Vec<usize> {
+    let mut n_uses = vec![0; model.nodes.len()];
+    let inputs = model.nodes.iter().flat_map(|node| &node.inputs);
+    for index in inputs.chain(&model.outputs) {
+        n_uses[*index] += 1;
+    }
+    n_uses
+}
+
+fn check_single_input(model: &QuantizedModel) -> Result<(), ModelError> {
+    let mut inputs = model
+        .nodes
+        .iter()
+        .filter(|n| matches!(n.op, QuantizedOp::Input(_)));
+    match (inputs.next(), inputs.next()) {
+        (Some(_), None) => Ok(()),
+        (None, _) => Err(ModelError::invalid(&model.name, "has no input")),
+        (Some(_), Some(second)) => Err(ModelError::invalid(
+            &second.name,
+            "is a second input: only one is supported",
+        )),
+    }
+}
+
+fn enter_model(
+    node: &QuantizedNode,
+    kind: &InputKind,
+    x: &ArrayD<f32>,
+    storage: Storage,
+) -> Result<Tensor, ModelError> {
+    let fits = x.ndim() == node.shape.len() + 1
+        && x.shape()[1..]
+            .iter()
+            .zip(&node.shape)
+            .all(|(n, want)| want.is_none_or(|w| w == *n));
+    if !fits {
+        let (got, want) = (x.shape(), &node.shape);
+        let want: Vec<String> = want
+            .iter()
+            .map(|n| n.map_or_else(|| "any".to_owned(), |n| n.to_string()))
+            .collect();
+        let message = format!("expects [batch, {}], got {got:?}", want.join(", "));
+        return Err(ModelError::invalid(&node.name, message));
+    }
+    match kind {
+        InputKind::Float(_) => {
+            if let Some(position) = x.iter().position(|v| !v.is_finite()) {
+                let message = format!("value {position} of the input is not finite");
+                return Err(ModelError::invalid(&node.name, message));
+            }
+            Ok(Tensor::from_floats(x.clone()))
+        }
+        InputKind::Raw { dtype, .. } => raw_input(&node.name, *dtype, x, storage),
+    }
+}
+
+/// Returns the integers of a raw input; each must be one of the type's.
+fn raw_input(
+    name: &str,
+    dtype: Dtype,
+    x: &ArrayD<f32>,
+    storage: Storage,
+) -> Result<Tensor, ModelError> {
+    let (lo, hi) = match dtype {
+        Dtype::UInt8 => (0, 255),
+        Dtype::Int8 => (-128, 127),
+        Dtype::UInt16 => (0, 65_535),
+        Dtype::Int16 => (-32_768, 32_767),
+        Dtype::Int32 | Dtype::Float32 => (i32::MIN.into(), i32::MAX.into()),
+    };
+    let is_integer = |v: f32| {
+        let integer = round_half_even(v);
+        (lo..=hi).contains(&integer) && int_to_f32(integer).to_bits() == (v + 0.0).to_bits()
+    };
+    if let Some(v) = x.iter().find(|v| !is_integer(**v)) {
+        let message = format!("input value {v} is no {}", dtype.name());
+        return Err(ModelError::invalid(name, message));
+    }
+    let values = with_storage!(storage, T => {
+        T::values(x.iter().map(|v| T::narrow(round_half_even(*v))).collect())
+    });
+    Ok(Tensor {
+        shape: x.shape().to_vec(),
+        values,
+    })
+}
+
+fn quantize_input(
+    quantizer: &InputQuantizer,
+    x: &Tensor,
+    storage: Storage,
+    counters: &mut Counters,
+) -> Tensor {
+    let floats = x.floats();
+    let n_channels = x.shape.last().copied().unwrap_or(1).max(1);
+    let mut counts = [StageCount::default(); 2];
+    let values = with_storage!(storage, T => {
+        let integers = floats.iter().enumerate().map(|(i, x)| {
+            let channel = i.rem_euclid(n_channels);
+            let rounded = round_half_even(mul_pow2(*x, quantizer.frac_bits.at(channel)));
+            let bits = quantizer.value_bits;
+            let v = epilogue::saturate(rounded, bits, &mut counts[0]);
+            T::narrow(match &quantizer.zero_point {
+                None => v,
+                Some(zero) => epilogue::saturate(v + zero.at(channel), bits, &mut counts[1]),
+            })
+        });
+        T::values(integers.collect())
+    });
+    counters.add(Stage::Input, counts[0]);
+    if quantizer.zero_point.is_some() {
+        counters.add(Stage::ZeroPoint, counts[1]);
+    }
+    Tensor {
+        shape: x.shape.clone(),
+        values,
+    }
+}
+
+/// Returns the floats of integers of `format` (NUMERICS.md: N12).
+fn dequantize(name: &str, x: &Tensor, format: &QFormat) -> Result<Tensor, ModelError> {
+    let n_channels = x.shape.last().copied().unwrap_or(1).max(1);
+    let real = |v: i64, i: usize| {
+        let channel = i.rem_euclid(n_channels);
+        let fixed = mul_pow2(int_to_f32(v), -format.frac_bits.at(channel));
+        format
+            .scales
+            .as_ref()
+            .map_or(fixed, |scales| fixed * scales.at(channel))
+    };
+    let values: Vec<f32> = with_ints!(&x.values,
+        v => v.par_iter().enumerate().with_min_len(1 << 14).map(|(i, v)| real(v.wide(), i)).collect(),
+        float => return Err(ModelError::invalid(name, "dequantizes a float tensor")));
+    Ok(Tensor {
+        shape: x.shape.clone(),
+        values: Values::F32(values),
+    })
+}

@@ -1,0 +1,289 @@
+//! Layers without weights.
+
+use kernels::{Kernels, MaxPool, Window};
+use quantizer_core::geometry::{Padding, same_pads, window_extent};
+use quantizer_core::layers::{IntegerLayer, IntegerOp, PoolOp};
+use quantizer_core::{Counters, PerAxis, Stage};
+use rayon::prelude::*;
+
+use super::entry::{entered_values, storage_of};
+use super::epilogue::{Epilogue, Tally};
+use super::tensor::{Int, Storage, Tensor, Values, batch_shape, with_ints, with_storage};
+use crate::ModelError;
+use float_model::Shape;
+
+/// Values handled by one worker at a time.
+const CHUNK: usize = 1 << 14;
+
+/// Returns the output of a layer without weights.
+pub(super) fn run(
+    name: &str,
+    layer: &IntegerLayer,
+    shape: &Shape,
+    inputs: &[&Tensor],
+    out: Storage,
+    counters: &mut Counters,
+) -> Result<Tensor, ModelError> {
+    let first = *inputs
+        .first()
+        .ok_or_else(|| ModelError::invalid(name, "has no input"))?;
+    let entry = layer.entries.first();
+    let entry = entry.ok_or_else(|| ModelError::invalid(name, "has no entry stage"))?;
+    match &layer.op {
+        IntegerOp::ReLU { max } => Ok(relu(layer, max.as_ref(), first, out, counters)),
+        IntegerOp::MaxPool2D(pool) => max_pool(name, *pool, first),
+        IntegerOp::GlobalAveragePooling2D { keepdims } => {
+            let x = entered_values(name, entry, first, wide(entry.is_identity()), counters)?;
+            sum_pixels(name, layer, &x, *keepdims, (out, counters))
+        }
+        IntegerOp::Add => {
+            let second = inputs.get(1).zip(layer.entries.get(1));
+            let (second, second_entry) =
+                second.ok_or_else(|| ModelError::invalid(name, "takes two inputs"))?;
+            let a = entered_values(name, entry, first, Some(Storage::I64), counters)?;
+            let b = entered_values(name, second_entry, second, Some(Storage::I64), counters)?;
+            add(name, layer, [&a, &b], out, counters)
+        }
+        IntegerOp::Concatenate => concatenate(name, inputs, out),
+        IntegerOp::Flatten | IntegerOp::Reshape { .. } => {
+            let storage = (!entry.is_identity()).then_some(out);
+            let x = entered_values(name, entry, first, storage, counters)?.into_owned();
+            let shape = batch_shape(x.batch(), shape).unwrap_or_else(|| {
+                let batch = x.batch();
+                vec![batch, x.n_values().checked_div(batch).unwrap_or(0)]
+            });
+            if shape.iter().product::<usize>() != x.n_values() {
+                let from = x.shape;
+                return Err(ModelError::invalid(
+                    name,
+                    format!("{from:?} elements as {shape:?}"),
+                ));
+            }
+            Ok(Tensor {
+                shape,
+                values: x.values,
+            })
+        }
+        IntegerOp::Identity => Ok(first.clone()),
+        IntegerOp::Conv2D(_)
+        | IntegerOp::DepthwiseConv2D(_)
+        | IntegerOp::SeparableConv2D { .. }
+        | IntegerOp::Dense { .. } => Err(ModelError::invalid(name, "has weights but no plan")),
+    }
+}
+
+fn wide(is_identity: bool) -> Option<Storage> {
+    (!is_identity).then_some(Storage::I64)
+}
+
+fn relu(
+    layer: &IntegerLayer,
+    max: Option<&PerAxis<i64>>,
+    x: &Tensor,
+    out: Storage,
+    counters: &mut Counters,
+) -> Tensor {
+    let n_channels = x.shape.last().copied().unwrap_or(1).max(1);
+    let epilogue = Epilogue::new(layer, None, n_channels);
+    let max: Option<Vec<i64>> = max.map(|max| (0..n_channels).map(|c| max.at(c)).collect());
+    let rectify = |v: i64, c: usize| {
+        let positive = v.max(0);
+        max.as_ref().map_or(positive, |max| positive.min(max[c]))
+    };
+    let mut tally = Tally::default();
+    let values = with_storage!(out, O => with_ints!(&x.values,
+        v => map_channels::<_, O>(v, n_channels, &epilogue, rectify, &mut tally),
+        float => Values::F32(Vec::new())));
+    epilogue.count(&tally, counters);
+    Tensor {
+        shape: x.shape.clone(),
+        values,
+    }
+}
+
+/// Returns the epilogue of `f(value, channel)` for each value.
+fn map_channels<X: Int, O: Int>(
+    x: &[X],
+    n_channels: usize,
+    epilogue: &Epilogue,
+    f: impl Fn(i64, usize) -> i64 + Sync,
+    tally: &mut Tally,
+) -> Values {
+    let mut out = vec![O::narrow(0); x.len()];
+    let chunk = CHUNK.div_ceil(n_channels) * n_channels;
+    let tallies: Vec<Tally> = out
+        .par_chunks_mut(chunk)
+        .zip(x.par_chunks(chunk))
+        .map(|(out, x)| {
+            let mut tally = Tally::default();
+            for (out, x) in out.chunks_mut(n_channels).zip(x.chunks(n_channels)) {
+                for (channel, (out, x)) in out.iter_mut().zip(x).enumerate() {
+                    let v = f(x.wide(), channel);
+                    *out = O::narrow(epilogue.apply(v, channel, &mut tally));
+                }
+            }
+            tally
+        })
+        .collect();
+    tallies.iter().for_each(|other| tally.merge(other));
+    O::values(out)
+}
+
+fn max_pool(name: &str, pool: PoolOp, x: &Tensor) -> Result<Tensor, ModelError> {
+    let misfit = || ModelError::invalid(name, format!("cannot pool a tensor {:?}", x.shape));
+    let &[batch, in_h, in_w, channels] = x.shape.as_slice() else {
+        return Err(misfit());
+    };
+    let (out_h, pad_top) = pool_axis(in_h, pool, 0).ok_or_else(misfit)?;
+    let (out_w, pad_left) = pool_axis(in_w, pool, 1).ok_or_else(misfit)?;
+    let window = Window {
+        in_h,
+        in_w,
+        out_h,
+        out_w,
+        kernel_h: pool.pool_size[0],
+        kernel_w: pool.pool_size[1],
+        stride_h: pool.strides[0],
+        stride_w: pool.strides[1],
+        dilation_h: 1,
+        dilation_w: 1,
+        pad_top,
+        pad_left,
+    };
+    let values = with_ints!(&x.values, v => pooled(v, window, channels), float => {
+        return Err(ModelError::invalid(name, "takes integers, not floats"));
+    });
+    Ok(Tensor {
+        shape: vec![batch, out_h, out_w, channels],
+        values,
+    })
+}
+
+fn pooled<X: Int + kernels::Activation>(x: &[X], window: Window, channels: usize) -> Values {
+    let in_len = (window.in_h * window.in_w * channels).max(1);
+    let out_len = window.out_h * window.out_w * channels;
+    let n_images = x.len().div_euclid(in_len);
+    let mut out = vec![X::narrow(0); n_images * out_len];
+    out.par_chunks_mut(out_len.max(1))
+        .zip(x.par_chunks(in_len))
+        .for_each(|(out, x)| {
+            let pool = MaxPool {
+                x,
+                window,
+                channels,
+            };
+            Kernels::active().max_pool_int(&pool, 0..window.out_h, out);
+        });
+    X::values(out)
+}
+
+fn pool_axis(n: usize, pool: PoolOp, axis: usize) -> Option<(usize, usize)> {
+    let (size, stride) = (pool.pool_size[axis], pool.strides[axis]);
+    let out = window_extent(n, size, stride, 1, pool.padding)?;
+    let before = match pool.padding {
+        Padding::Same => same_pads(n, size, stride, 1).0,
+        Padding::Valid => 0,
+    };
+    Some((out, before))
+}
+
+fn sum_pixels(
+    name: &str,
+    layer: &IntegerLayer,
+    x: &Tensor,
+    keepdims: bool,
+    (out, counters): (Storage, &mut Counters),
+) -> Result<Tensor, ModelError> {
+    let &[batch, h, w, channels] = x.shape.as_slice() else {
+        return Err(ModelError::invalid(
+            name,
+            format!("cannot average a tensor {:?}", x.shape),
+        ));
+    };
+    let mut sums = vec![0i64; batch * channels];
+    let image = (h * w * channels).max(1);
+    with_ints!(&x.values, v => {
+        sums.par_chunks_mut(channels.max(1)).zip(v.par_chunks(image)).for_each(|(sums, image)| {
+            for pixel in image.chunks_exact(channels.max(1)) {
+                sums.iter_mut().zip(pixel).for_each(|(sum, v)| *sum += v.wide());
+            }
+        });
+    }, float => return Err(ModelError::invalid(name, "takes integers, not floats")));
+    let epilogue = Epilogue::new(layer, Some(Stage::PoolSum), channels);
+    let mut tally = Tally::default();
+    let values = with_storage!(out, O => map_channels::<i64, O>(
+        &sums, channels.max(1), &epilogue, |v, _| v, &mut tally));
+    epilogue.count(&tally, counters);
+    let shape = if keepdims {
+        vec![batch, 1, 1, channels]
+    } else {
+        vec![batch, channels]
+    };
+    Ok(Tensor { shape, values })
+}
+
+fn add(
+    name: &str,
+    layer: &IntegerLayer,
+    [a, b]: [&Tensor; 2],
+    out: Storage,
+    counters: &mut Counters,
+) -> Result<Tensor, ModelError> {
+    let (Values::I64(x), Values::I64(y)) = (&a.values, &b.values) else {
+        return Err(ModelError::invalid(name, "takes integers, not floats"));
+    };
+    if a.shape != b.shape {
+        let message = format!("adds tensors of shapes {:?} and {:?}", a.shape, b.shape);
+        return Err(ModelError::invalid(name, message));
+    }
+    let sums: Vec<i64> = x
+        .par_iter()
+        .zip(y)
+        .with_min_len(CHUNK)
+        .map(|(x, y)| x + y)
+        .collect();
+    let n_channels = a.shape.last().copied().unwrap_or(1).max(1);
+    let epilogue = Epilogue::new(layer, Some(Stage::Sum), n_channels);
+    let mut tally = Tally::default();
+    let values = with_storage!(out, O => map_channels::<i64, O>(
+        &sums, n_channels, &epilogue, |v, _| v, &mut tally));
+    epilogue.count(&tally, counters);
+    Ok(Tensor {
+        shape: a.shape.clone(),
+        values,
+    })
+}
+
+fn concatenate(name: &str, inputs: &[&Tensor], out: Storage) -> Result<Tensor, ModelError> {
+    let leading = |x: &Tensor| x.shape.split_last().map(|(_, leading)| leading.to_vec());
+    let first = leading(inputs[0]);
+    let Some(leading) = first.filter(|f| inputs.iter().all(|x| leading(x).as_ref() == Some(f)))
+    else {
+        return Err(ModelError::invalid(
+            name,
+            "concatenates tensors of different extents",
+        ));
+    };
+    let n_pixels: usize = leading.iter().product();
+    let channels: Vec<usize> = inputs
+        .iter()
+        .map(|x| x.shape.last().copied().unwrap_or(0))
+        .collect();
+    let total: usize = channels.iter().sum();
+    for x in inputs {
+        storage_of(name, x)?;
+    }
+    let values = with_storage!(out, O => {
+        let mut all = Vec::with_capacity(n_pixels * total);
+        for pixel in 0..n_pixels {
+            for (x, c) in inputs.iter().zip(&channels) {
+                with_ints!(&x.values,
+                    v => all.extend(v[pixel * c..(pixel + 1) * c].iter().map(|v| O::narrow(v.wide()))),
+                    float => ());
+            }
+        }
+        O::values(all)
+    });
+    let shape = leading.into_iter().chain([total]).collect();
+    Ok(Tensor { shape, values })
+}

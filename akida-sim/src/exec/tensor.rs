@@ -1,0 +1,199 @@
+//! What flows between layers: integers in the narrowest type, or floats.
+
+use float_model::Shape;
+use ndarray::{ArrayD, IxDyn};
+use quantizer_core::tensor::int_to_f32;
+
+/// The values of a tensor, row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Values {
+    /// Integers in `[0, 2^8 - 1]`.
+    U8(Vec<u8>),
+    /// Integers in `[-2^7, 2^7 - 1]`.
+    I8(Vec<i8>),
+    /// Integers in `[-2^15, 2^15 - 1]`.
+    I16(Vec<i16>),
+    /// Integers in `[-2^31, 2^31 - 1]`.
+    I32(Vec<i32>),
+    /// Wider integers.
+    I64(Vec<i64>),
+    /// Floats.
+    F32(Vec<f32>),
+}
+
+/// An integer type of [`Values`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Storage {
+    U8,
+    I8,
+    I16,
+    I32,
+    I64,
+}
+
+impl Storage {
+    /// Returns the narrowest type that holds `[lo, hi]`.
+    pub(crate) fn of(lo: i64, hi: i64) -> Self {
+        let fits = |min: i64, max: i64| min <= lo && hi <= max;
+        if fits(i8::MIN.into(), i8::MAX.into()) {
+            Self::I8
+        } else if fits(0, u8::MAX.into()) {
+            Self::U8
+        } else if fits(i16::MIN.into(), i16::MAX.into()) {
+            Self::I16
+        } else if fits(i32::MIN.into(), i32::MAX.into()) {
+            Self::I32
+        } else {
+            Self::I64
+        }
+    }
+}
+
+/// An integer type that a [`Values`] can hold.
+pub(crate) trait Int: Copy + Send + Sync + 'static {
+    fn wide(self) -> i64;
+    /// Returns `v` in this type; the caller knows that it fits.
+    fn narrow(v: i64) -> Self;
+    fn values(v: Vec<Self>) -> Values;
+}
+
+macro_rules! int {
+    ($t:ty, $variant:ident $(, #[$lint:meta])*) => {
+        impl Int for $t {
+            fn wide(self) -> i64 {
+                i64::from(self)
+            }
+            $(#[$lint])*
+            #[expect(clippy::cast_possible_truncation, reason = "static bounds chose this type")]
+            fn narrow(v: i64) -> Self {
+                debug_assert!(Self::try_from(v).is_ok(), "{v} is outside its static bounds");
+                v as Self
+            }
+            fn values(v: Vec<Self>) -> Values {
+                Values::$variant(v)
+            }
+        }
+    };
+}
+int!(u8, U8, #[expect(clippy::cast_sign_loss, reason = "static bounds chose this type")]);
+int!(i8, I8);
+int!(i16, I16);
+int!(i32, I32);
+
+impl Int for i64 {
+    fn wide(self) -> i64 {
+        self
+    }
+    fn narrow(v: i64) -> Self {
+        v
+    }
+    fn values(v: Vec<Self>) -> Values {
+        Values::I64(v)
+    }
+}
+
+/// A tensor `[batch, ...]`, channels last.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    /// Extents, the batch first.
+    pub shape: Vec<usize>,
+    /// Values, row-major.
+    pub values: Values,
+}
+
+/// Runs an expression for the integers of a [`Values`], whatever their type; floats take `$float`.
+macro_rules! with_ints {
+    ($values:expr, $x:ident => $body:expr, float => $float:expr) => {
+        match $values {
+            $crate::exec::Values::U8($x) => $body,
+            $crate::exec::Values::I8($x) => $body,
+            $crate::exec::Values::I16($x) => $body,
+            $crate::exec::Values::I32($x) => $body,
+            $crate::exec::Values::I64($x) => $body,
+            $crate::exec::Values::F32(_) => $float,
+        }
+    };
+}
+pub(crate) use with_ints;
+
+/// Runs an expression with the type `$t` of a [`Storage`].
+macro_rules! with_storage {
+    ($storage:expr, $t:ident => $body:expr) => {
+        match $storage {
+            $crate::exec::tensor::Storage::U8 => {
+                type $t = u8;
+                $body
+            }
+            $crate::exec::tensor::Storage::I8 => {
+                type $t = i8;
+                $body
+            }
+            $crate::exec::tensor::Storage::I16 => {
+                type $t = i16;
+                $body
+            }
+            $crate::exec::tensor::Storage::I32 => {
+                type $t = i32;
+                $body
+            }
+            $crate::exec::tensor::Storage::I64 => {
+                type $t = i64;
+                $body
+            }
+        }
+    };
+}
+pub(crate) use with_storage;
+
+impl Tensor {
+    /// Returns the number of items in the batch.
+    #[must_use]
+    pub fn batch(&self) -> usize {
+        self.shape.first().copied().unwrap_or(0)
+    }
+
+    /// Returns the number of values.
+    #[must_use]
+    pub fn n_values(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Returns the integers, or `None` for floats.
+    #[must_use]
+    pub fn integers(&self) -> Option<ArrayD<i64>> {
+        let values: Vec<i64> = with_ints!(&self.values,
+            x => x.iter().map(|v| v.wide()).collect(), float => return None);
+        ArrayD::from_shape_vec(IxDyn(&self.shape), values).ok()
+    }
+
+    /// Returns the values as floats; integers by their number, without binary point or scale.
+    #[must_use]
+    pub fn floats(&self) -> ArrayD<f32> {
+        let values: Vec<f32> = match &self.values {
+            Values::F32(x) => x.clone(),
+            Values::U8(_) | Values::I8(_) | Values::I16(_) | Values::I32(_) | Values::I64(_) => {
+                with_ints!(&self.values,
+                    x => x.iter().map(|v| int_to_f32(v.wide())).collect(), float => Vec::new())
+            }
+        };
+        let shape = IxDyn(&self.shape);
+        ArrayD::from_shape_vec(shape, values).unwrap_or_else(|_| ArrayD::zeros(IxDyn(&[0])))
+    }
+
+    /// Returns the tensor of a float array.
+    pub(crate) fn from_floats(x: ArrayD<f32>) -> Self {
+        let shape = x.shape().to_vec();
+        let values = x.as_standard_layout().iter().copied().collect();
+        Self {
+            shape,
+            values: Values::F32(values),
+        }
+    }
+}
+
+/// Returns the extents of a batch of `batch` items of `shape`; `None` if one is open.
+pub(crate) fn batch_shape(batch: usize, shape: &Shape) -> Option<Vec<usize>> {
+    std::iter::once(Some(batch))
+        .chain(shape.iter().copied())
+        .collect()
+}

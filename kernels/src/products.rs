@@ -54,6 +54,11 @@ pub(crate) struct Mixing<'a, C: Chain> {
 
 impl<C: Chain> Job for Mixing<'_, C> {
     #[inline(always)]
+    fn n_columns(&self) -> usize {
+        self.filters
+    }
+
+    #[inline(always)]
     fn run<const P: usize, const N: usize>(mut self) {
         let patch = self.patch;
         cover::<Self, P, N>(&mut self, &patch.pixels);
@@ -61,11 +66,6 @@ impl<C: Chain> Job for Mixing<'_, C> {
 }
 
 impl<C: Chain> Tiles for Mixing<'_, C> {
-    #[inline(always)]
-    fn n_columns(&self) -> usize {
-        self.filters
-    }
-
     #[inline(always)]
     fn tile<const P: usize, const N: usize>(&mut self, pixels: &[Pixel; P], column: usize) {
         let mut acc = [[C::ZERO; N]; P];
@@ -103,6 +103,11 @@ pub(crate) struct PerChannel<'a, C: Chain> {
 
 impl<C: Chain> Job for PerChannel<'_, C> {
     #[inline(always)]
+    fn n_columns(&self) -> usize {
+        self.channels
+    }
+
+    #[inline(always)]
     fn run<const P: usize, const N: usize>(mut self) {
         let patch = self.patch;
         cover::<Self, P, N>(&mut self, &patch.pixels);
@@ -110,11 +115,6 @@ impl<C: Chain> Job for PerChannel<'_, C> {
 }
 
 impl<C: Chain> Tiles for PerChannel<'_, C> {
-    #[inline(always)]
-    fn n_columns(&self) -> usize {
-        self.channels
-    }
-
     #[inline(always)]
     fn tile<const P: usize, const N: usize>(&mut self, pixels: &[Pixel; P], column: usize) {
         let mut acc = [[C::ZERO; N]; P];
@@ -151,6 +151,11 @@ pub(crate) struct Maximum<'a, X> {
 
 impl<X: Activation> Job for Maximum<'_, X> {
     #[inline(always)]
+    fn n_columns(&self) -> usize {
+        self.channels
+    }
+
+    #[inline(always)]
     fn run<const P: usize, const N: usize>(mut self) {
         let patch = self.patch;
         cover::<Self, P, N>(&mut self, &patch.pixels);
@@ -158,11 +163,6 @@ impl<X: Activation> Job for Maximum<'_, X> {
 }
 
 impl<X: Activation> Tiles for Maximum<'_, X> {
-    #[inline(always)]
-    fn n_columns(&self) -> usize {
-        self.channels
-    }
-
     #[inline(always)]
     fn tile<const P: usize, const N: usize>(&mut self, pixels: &[Pixel; P], column: usize) {
         let mut max = [[X::MIN; N]; P];

@@ -1,18 +1,19 @@
 //! How an operation is cut into register tiles.
 
+use crate::dispatch::Job;
 use crate::plan::Pixel;
 
-/// Pixels whose inputs stay in the cache while all columns pass over them, in tiles.
-const TILES_PER_GROUP: usize = 16;
+/// Tiles of pixels whose inputs stay in the cache while all columns pass over them.
+const TILES_PER_GROUP: usize = 32;
+
+/// Pixels of the tiles that cover what the large ones leave, where there are so many.
+const SMALL: usize = 4;
 
 /// An operation that computes its output in tiles of pixels by columns (filters or channels).
 ///
 /// Elements are independent, so a tile may compute some that another tile computes too: that is how edges are covered
 /// without partial tiles.
-pub(crate) trait Tiles {
-    /// Columns of the output.
-    fn n_columns(&self) -> usize;
-
+pub(crate) trait Tiles: Job {
     /// Computes columns `column..column + N` of `P` pixels.
     fn tile<const P: usize, const N: usize>(&mut self, pixels: &[Pixel; P], column: usize);
 }
@@ -21,37 +22,34 @@ pub(crate) trait Tiles {
 #[inline(always)]
 pub(crate) fn cover<T: Tiles, const P: usize, const N: usize>(tiles: &mut T, pixels: &[Pixel]) {
     for group in pixels.chunks(TILES_PER_GROUP * P) {
-        let n_columns = tiles.n_columns();
-        if n_columns >= N {
-            strip::<T, P, N>(tiles, group);
-        } else if N > 16 && n_columns >= 16 {
-            strip::<T, P, 16>(tiles, group);
-        } else if N > 8 && n_columns >= 8 {
-            strip::<T, P, 8>(tiles, group);
+        if tiles.n_columns() >= N {
+            strips::<T, P, N>(tiles, group);
+        } else if N == 16 && tiles.n_columns() >= 8 {
+            strips::<T, P, 8>(tiles, group);
         } else {
-            strip::<T, P, 1>(tiles, group);
+            strips::<T, P, 1>(tiles, group);
         }
     }
 }
 
 #[inline(always)]
-fn strip<T: Tiles, const P: usize, const N: usize>(tiles: &mut T, pixels: &[Pixel]) {
+fn strips<T: Tiles, const P: usize, const N: usize>(tiles: &mut T, pixels: &[Pixel]) {
+    let (blocks, rest) = pixels.as_chunks::<P>();
     for column in starts(tiles.n_columns(), N) {
-        let (blocks, rest) = pixels.as_chunks::<P>();
         for block in blocks {
             tiles.tile::<P, N>(block, column);
         }
-        if rest.is_empty() {
-            continue;
-        }
-        let small = if P > 4 && pixels.len() >= 4 { 4 } else { 1 };
-        let covered_by_small = pixels.len() - rest.len().max(small);
-        for start in starts(pixels.len() - covered_by_small, small) {
-            let pixels = &pixels[covered_by_small + start..];
-            if let Some(block) = pixels.first_chunk::<4>().filter(|_| small == 4) {
-                tiles.tile::<4, N>(block, column);
-            } else if let Some(block) = pixels.first_chunk::<1>() {
-                tiles.tile::<1, N>(block, column);
+        if pixels.len() >= SMALL {
+            let uncovered =
+                &pixels[pixels.len() - rest.len().next_multiple_of(SMALL).min(pixels.len())..];
+            for start in starts(uncovered.len(), SMALL) {
+                if let Some(block) = uncovered[start..].first_chunk() {
+                    tiles.tile::<SMALL, N>(block, column);
+                }
+            }
+        } else {
+            for pixel in rest {
+                tiles.tile::<1, N>(std::array::from_ref(pixel), column);
             }
         }
     }
@@ -63,4 +61,63 @@ fn strip<T: Tiles, const P: usize, const N: usize>(tiles: &mut T, pixels: &[Pixe
 #[inline(always)]
 fn starts(total: usize, block: usize) -> impl Iterator<Item = usize> {
     (0..total.div_ceil(block)).map(move |idx| (idx * block).min(total - block))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Counts how often each element is computed.
+    struct Counter {
+        n_columns: usize,
+        counts: Vec<usize>,
+    }
+
+    impl Job for Counter {
+        fn n_columns(&self) -> usize {
+            self.n_columns
+        }
+
+        fn run<const P: usize, const N: usize>(self) {}
+    }
+
+    impl Tiles for Counter {
+        fn tile<const P: usize, const N: usize>(&mut self, pixels: &[Pixel; P], column: usize) {
+            for pixel in pixels {
+                for n in 0..N {
+                    assert!(
+                        column + n < self.n_columns,
+                        "column {column} + {n} of {}",
+                        self.n_columns
+                    );
+                    self.counts[pixel.out * self.n_columns + column + n] += 1;
+                }
+            }
+        }
+    }
+
+    fn check<const P: usize, const N: usize>(n_pixels: usize, n_columns: usize) {
+        let pixels: Vec<Pixel> = (0..n_pixels).map(|out| Pixel { base: out, out }).collect();
+        let mut counter = Counter {
+            n_columns,
+            counts: vec![0; n_pixels * n_columns],
+        };
+        cover::<_, P, N>(&mut counter, &pixels);
+        assert!(
+            counter.counts.iter().all(|&count| (1..=4).contains(&count)),
+            "{n_pixels} pixels, {n_columns} columns: {:?}",
+            counter.counts
+        );
+    }
+
+    #[test]
+    fn tiles_cover_every_element() {
+        for n_pixels in (0..30).chain([191, 192, 193, 200]) {
+            for n_columns in 0..40 {
+                check::<4, 8>(n_pixels, n_columns);
+                check::<6, 16>(n_pixels, n_columns);
+                check::<4, 64>(n_pixels, n_columns + 60);
+            }
+        }
+    }
 }

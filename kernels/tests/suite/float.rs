@@ -1,0 +1,307 @@
+//! The f32 kernels of every instruction set equal the chain's definition, bit for bit.
+use crate::common::{Case, Words, any_case, assert_same_bits, with_each_isa};
+use crate::naive::{self, Geometry, Outside, fma};
+use kernels::{Conv2d, ConvTranspose2d, Dense, Depthwise, DepthwiseTranspose, Kernels, Window};
+use proptest::prelude::*;
+
+struct Data {
+    x: Vec<f32>,
+    kernel: Vec<f32>,
+    pad: Option<Vec<f32>>,
+    bias: Option<Vec<f32>>,
+}
+
+fn data(case: &Case, n_weights: usize, columns: usize) -> Data {
+    let mut words = Words(case.seed);
+    Data {
+        x: words.floats(case.n_inputs()),
+        kernel: words.floats(n_weights),
+        pad: case.with_pad.then(|| words.floats(case.channels)),
+        bias: case.with_bias.then(|| words.floats(columns)),
+    }
+}
+
+fn add_bias(acc: &mut [f32], bias: Option<&[f32]>) {
+    if let Some(bias) = bias {
+        for (idx, acc) in acc.iter_mut().enumerate() {
+            *acc += bias[idx % bias.len()];
+        }
+    }
+}
+
+fn check_conv(case: &Case, is_transposed: bool) {
+    let Case {
+        window,
+        channels,
+        filters,
+        ..
+    } = *case;
+    let Data {
+        x,
+        kernel,
+        pad,
+        bias,
+    } = data(case, case.n_taps() * channels * filters, filters);
+    let (pad, bias) = (pad.as_deref(), bias.as_deref());
+    let geometry = Geometry {
+        window: &window,
+        is_transposed,
+        channels,
+        filters,
+    };
+    let outside = pad.map_or(Outside::Skip, Outside::Pad);
+    let mut all = naive::conv(&geometry, &x, &kernel, &outside, 0.0, fma);
+    add_bias(&mut all, bias);
+    let expected = case.rows_of(&all, filters);
+    with_each_isa(|kernels| {
+        let mut out = vec![f32::NAN; expected.len()];
+        let rows = case.rows.clone();
+        if is_transposed {
+            let conv = ConvTranspose2d {
+                x: &x,
+                kernel: &kernel,
+                window,
+                channels,
+                filters,
+            };
+            kernels.conv2d_transpose_f32(&conv, bias, rows, &mut out);
+        } else {
+            let conv = Conv2d {
+                x: &x,
+                kernel: &kernel,
+                pad,
+                window,
+                channels,
+                filters,
+            };
+            kernels.conv2d_f32(&conv, bias, rows, &mut out);
+        }
+        assert_same_bits(&out, &expected, &format!("{:?}, {case:?}", kernels.isa()));
+    });
+}
+
+fn check_depthwise(case: &Case, is_transposed: bool) {
+    // The wide axis of a case is its filters.
+    let case = &Case {
+        channels: case.filters,
+        ..case.clone()
+    };
+    let Case {
+        window, channels, ..
+    } = *case;
+    let Data {
+        x,
+        kernel,
+        pad,
+        bias,
+    } = data(case, case.n_taps() * channels, channels);
+    let (pad, bias) = (pad.as_deref(), bias.as_deref());
+    let geometry = Geometry {
+        window: &window,
+        is_transposed,
+        channels,
+        filters: channels,
+    };
+    let outside = pad.map_or(Outside::Skip, Outside::Pad);
+    let mut all = naive::depthwise(&geometry, &x, &kernel, &outside, 0.0, fma);
+    add_bias(&mut all, bias);
+    let expected = case.rows_of(&all, channels);
+    with_each_isa(|kernels| {
+        let mut out = vec![f32::NAN; expected.len()];
+        let rows = case.rows.clone();
+        if is_transposed {
+            let conv = DepthwiseTranspose {
+                x: &x,
+                kernel: &kernel,
+                window,
+                channels,
+            };
+            kernels.depthwise_transpose_f32(&conv, bias, rows, &mut out);
+        } else {
+            let conv = Depthwise {
+                x: &x,
+                kernel: &kernel,
+                pad,
+                window,
+                channels,
+            };
+            kernels.depthwise_f32(&conv, bias, rows, &mut out);
+        }
+        assert_same_bits(&out, &expected, &format!("{:?}, {case:?}", kernels.isa()));
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn conv2d_equals_its_definition(case in any_case()) {
+        check_conv(&case, false);
+    }
+
+    #[test]
+    fn conv2d_transpose_equals_its_definition(case in any_case()) {
+        check_conv(&case, true);
+    }
+
+    #[test]
+    fn depthwise_equals_its_definition(case in any_case()) {
+        check_depthwise(&case, false);
+    }
+
+    #[test]
+    fn depthwise_transpose_equals_its_definition(case in any_case()) {
+        check_depthwise(&case, true);
+    }
+
+    #[test]
+    fn dense_equals_its_definition(n_rows in 0_usize..40, channels in 1_usize..80, filters in 1_usize..140,
+                                   with_bias: bool, seed: u64) {
+        let mut words = Words(seed);
+        let (x, kernel) = (words.floats(n_rows * channels), words.floats(channels * filters));
+        let bias = with_bias.then(|| words.floats(filters));
+        let mut expected = Vec::new();
+        for row in 0..n_rows {
+            for filter in 0..filters {
+                expected.push((0..channels).fold(0.0, |acc, c| fma(acc, x[row * channels + c], kernel[c * filters + filter])));
+            }
+        }
+        add_bias(&mut expected, bias.as_deref());
+        with_each_isa(|kernels| {
+            let mut out = vec![f32::NAN; expected.len()];
+            let dense = Dense { x: &x, kernel: &kernel, channels, filters };
+            kernels.dense_f32(&dense, bias.as_deref(), &mut out);
+            assert_same_bits(&out, &expected, &format!("{:?}", kernels.isa()));
+        });
+    }
+}
+
+/// One rounding per step, ties to even; the second step of the chain sees what a rounded product would have lost.
+#[test]
+fn steps_are_fused_and_in_order() {
+    let x = [1.0 + f32::EPSILON, 1.0];
+    let kernel = [1.0 + f32::EPSILON, -1.0];
+    for filters in [1, 8, 16, 64, 65] {
+        let kernel: Vec<f32> = kernel.iter().flat_map(|&w| vec![w; filters]).collect();
+        with_each_isa(|kernels| {
+            let mut out = vec![0.0; filters];
+            kernels.dense_f32(
+                &Dense {
+                    x: &x,
+                    kernel: &kernel,
+                    channels: 2,
+                    filters,
+                },
+                None,
+                &mut out,
+            );
+            // The first step rounds 1 + 2e + e^2 to 1 + 2e.
+            assert_eq!(
+                out,
+                vec![2.0 * f32::EPSILON; filters],
+                "{:?}",
+                kernels.isa()
+            );
+            let reversed: Vec<f32> = kernel.iter().rev().copied().collect();
+            kernels.dense_f32(
+                &Dense {
+                    x: &[1.0, 1.0 + f32::EPSILON],
+                    kernel: &reversed,
+                    channels: 2,
+                    filters,
+                },
+                None,
+                &mut out,
+            );
+            // The second step, fused, keeps e^2.
+            let kept = 2.0 * f32::EPSILON + f32::EPSILON * f32::EPSILON;
+            assert_eq!(out, vec![kept; filters], "{:?}", kernels.isa());
+        });
+    }
+}
+
+/// A skipped tap is not a step with zero: that would turn -0 into +0, and infinite weights into NaN.
+#[test]
+fn skipped_taps_are_no_steps() {
+    let window = Window {
+        kernel_w: 3,
+        pad_left: 1,
+        out_w: 1,
+        ..Window::pointwise(1, 2)
+    };
+    // The middle tap underflows to -0.
+    let (x, kernel) = ([-1e-30_f32, 0.0], [f32::INFINITY, 1e-30, 1.0]);
+    let narrow = Window { in_w: 1, ..window };
+    with_each_isa(|kernels| {
+        let mut out = [f32::NAN];
+        let conv = Conv2d {
+            x: &x[..1],
+            kernel: &kernel,
+            pad: None,
+            window: narrow,
+            channels: 1,
+            filters: 1,
+        };
+        kernels.conv2d_f32(&conv, None, 0..1, &mut out);
+        assert_eq!(
+            out[0].to_bits(),
+            (-0.0_f32).to_bits(),
+            "{:?}",
+            kernels.isa()
+        );
+        kernels.conv2d_f32(
+            &Conv2d {
+                pad: Some(&[0.0]),
+                ..conv
+            },
+            None,
+            0..1,
+            &mut out,
+        );
+        assert!(
+            out[0].is_nan(),
+            "{:?}: a padded tap is a step",
+            kernels.isa()
+        );
+    });
+}
+
+/// The widest tiles with a chain as long as a real layer's.
+#[test]
+fn long_chains_have_equal_bits() {
+    let mut words = Words(7);
+    for (n_rows, channels, filters) in
+        [(1, 4096, 65), (13, 1152, 128), (200, 96, 64), (5, 2000, 10)]
+    {
+        let (x, kernel) = (
+            words.floats(n_rows * channels),
+            words.floats(channels * filters),
+        );
+        let run = |kernels: Kernels| {
+            let mut out = vec![0.0; n_rows * filters];
+            kernels.dense_f32(
+                &Dense {
+                    x: &x,
+                    kernel: &kernel,
+                    channels,
+                    filters,
+                },
+                None,
+                &mut out,
+            );
+            out
+        };
+        let row_by_filter = |idx: usize| (idx.div_euclid(filters), idx % filters);
+        let expected: Vec<f32> = (0..n_rows * filters)
+            .map(row_by_filter)
+            .map(|(row, f)| {
+                (0..channels).fold(0.0, |acc, c| {
+                    fma(acc, x[row * channels + c], kernel[c * filters + f])
+                })
+            })
+            .collect();
+        with_each_isa(|kernels| {
+            assert_same_bits(&run(kernels), &expected, &format!("{:?}", kernels.isa()));
+        });
+    }
+}

@@ -8,6 +8,7 @@ mod eval;
 mod graph;
 mod layer;
 mod shape;
+mod summary;
 
 pub use error::GraphError;
 pub use eval::apply;
@@ -18,3 +19,4 @@ pub use layer::{
 };
 pub use quantizer_core::geometry::{Padding, Pads};
 pub use shape::Shape;
+pub use summary::{ParamCount, Summary, SummaryRow};

@@ -3,6 +3,7 @@
 //! A [`Graph`] is immutable and always valid: names are unique, shapes agree, and the nodes stand
 //! in Keras' order (see [`Graph`]). A rewrite takes a [`Draft`] apart and builds a new graph.
 
+mod builder;
 mod error;
 mod eval;
 mod graph;
@@ -10,6 +11,7 @@ mod layer;
 mod shape;
 mod summary;
 
+pub use builder::{Bias, Convolution, Extents2, GraphBuilder, Output};
 pub use error::GraphError;
 pub use eval::apply;
 pub use graph::{Draft, DraftNode, Graph, Node, NodeId, keras_order};

@@ -3,12 +3,15 @@
 //! A [`Graph`] is immutable and always valid: names are unique, shapes agree, and the nodes stand
 //! in Keras' order (see [`Graph`]). A rewrite takes a [`Draft`] apart and builds a new graph.
 
+mod builder;
 mod error;
 mod eval;
 mod graph;
 mod layer;
 mod shape;
+mod summary;
 
+pub use builder::{Bias, Convolution, Extents2, GraphBuilder, Output};
 pub use error::GraphError;
 pub use eval::apply;
 pub use graph::{Draft, DraftNode, Graph, Node, NodeId, keras_order};
@@ -18,3 +21,4 @@ pub use layer::{
 };
 pub use quantizer_core::geometry::{Padding, Pads};
 pub use shape::{Shape, infer_shape, item_axis};
+pub use summary::{ParamCount, Summary, SummaryRow};

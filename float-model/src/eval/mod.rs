@@ -105,12 +105,15 @@ impl Graph {
         for (id, x) in ids.iter().zip(inputs) {
             let node = self.node(*id);
             let fits = x.ndim() == node.shape.len() + 1
-                && x.shape().first() == batch
                 && std::iter::zip(&x.shape()[1..], &node.shape)
                     .all(|(got, want)| want.is_none_or(|want| want == *got));
             if !fits {
                 let (got, want) = (x.shape(), display_shape(&node.shape));
                 let message = format!("expects a batch of {want}, got a tensor of {got:?}");
+                return Err(GraphError::invalid(&node.name, message));
+            }
+            if x.shape().first() != batch {
+                let message = "has another batch than the first input of the model";
                 return Err(GraphError::invalid(&node.name, message));
             }
         }
@@ -245,4 +248,34 @@ fn display_shape(shape: &Shape) -> String {
         .map(|n| n.map_or_else(|| "None".to_owned(), |n| n.to_string()))
         .collect();
     format!("[{}]", extents.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Convolution, GraphBuilder};
+
+    #[test]
+    fn every_instruction_set_gives_the_same_bits() {
+        let mut b = GraphBuilder::new("instruction sets");
+        let x = b.input("input", [9, 11, 3]);
+        let x = b.conv2d("conv", x, 37, Convolution::new(3).strides(2).same());
+        let x = b.depthwise_conv2d("dw", x, Convolution::new(3).same());
+        let x = b.conv2d_transpose("up", x, 19, Convolution::new(3).strides(2).same());
+        let x = b.depthwise_conv2d_transpose("dw_up", x, Convolution::new(3).strides(2));
+        let x = b.dense("dense", x, 23);
+        let graph = b.build([x]).unwrap();
+        let image = ArrayD::from_shape_fn(vec![2, 9, 11, 3], |index| {
+            let sum = index[0] * 31 + index[1] * 7 + index[2] * 13 + index[3] * 5;
+            (f32::from(u8::try_from(sum.rem_euclid(97)).unwrap()) - 40.0) / 37.0
+        });
+        let run = |kernels| {
+            let outputs = graph.run_with(kernels, &[&image], &mut |_, _| ()).unwrap();
+            outputs[0].iter().map(|x| x.to_bits()).collect::<Vec<u32>>()
+        };
+        let expected = run(Kernels::new(kernels::Isa::Portable).unwrap());
+        for kernels in Kernels::available() {
+            assert_eq!(run(kernels), expected, "{:?}", kernels.isa());
+        }
+    }
 }

@@ -16,4 +16,4 @@ pub use calibrated::{
 pub use error::ModelError;
 pub use exec::{Executor, Run, Tensor, Values};
 pub use lower::lower;
-pub use model::{InputKind, ParamCount, Provenance, QuantizedModel, QuantizedNode, QuantizedOp};
+pub use model::{InputKind, Provenance, QuantizedModel, QuantizedNode, QuantizedOp};

@@ -4,14 +4,14 @@ mod integer;
 
 use std::collections::BTreeMap;
 
-use float_model::{Dtype, GraphError, Layer, Shape, infer_shape, keras_order};
+use float_model::{Dtype, GraphError, Layer, ParamCount, Shape, infer_shape, keras_order};
 use quantizer_core::quantizers::InputQuantizer;
 use quantizer_core::{BitWidth, NumericsError, PerAxis, QFormat, Sign, ValueBits};
 
 use crate::calibrated::{
     CalibratedGraph, CalibratedNode, CalibratedOp, InputQuantizerSpec, OutputRanges,
 };
-use crate::model::{InputKind, ParamCount, Provenance, QuantizedModel, QuantizedNode, QuantizedOp};
+use crate::model::{InputKind, Provenance, QuantizedModel, QuantizedNode, QuantizedOp};
 use crate::{ModelError, QuantizedLayer};
 
 /// Returns the integer model of a calibrated graph.
@@ -132,7 +132,7 @@ fn lower_node(
         CalibratedOp::Float(layer) => {
             let shape = infer_shape(&name, &layer, &shapes)?;
             let class_name = layer.class_name().to_owned();
-            let params = count_weights(&layer);
+            let params = layer.param_count();
             let op = lower_float(&name, *layer, &producers, feeds_integers)?;
             let (config, ranges) = (None, None);
             Ok(QuantizedNode {
@@ -264,7 +264,7 @@ fn lower_quantized(
         check_channels(&name, &ranges.range_max, &shape)?;
         check_channels(&name, &ranges.rescaling_rate, &shape)?;
     }
-    let mut params = count_weights(&layer.layer);
+    let mut params = layer.layer.param_count();
     params.non_trainable += layer.ranges.as_ref().map_or(0, count_ranges);
     Ok(QuantizedNode {
         class_name: quantized_class_name(&layer.layer),
@@ -289,15 +289,6 @@ fn quantized_class_name(layer: &Layer) -> String {
 
 fn count_ranges(ranges: &OutputRanges) -> usize {
     ranges.range_max.n_values() + ranges.rescaling_rate.n_values()
-}
-
-/// Returns the number of float weights of a layer.
-pub(crate) fn count_weights(layer: &Layer) -> ParamCount {
-    let (trainable, non_trainable) = layer.n_params();
-    ParamCount {
-        trainable,
-        non_trainable,
-    }
 }
 
 fn input_quantizer(spec: &InputQuantizerSpec) -> Result<InputQuantizer, NumericsError> {

@@ -1,6 +1,6 @@
 //! The quantized model: integers, shifts and scales.
 
-use float_model::{Dtype, Layer, Shape};
+use float_model::{Dtype, Layer, ParamCount, Shape, Summary, SummaryRow};
 use quantizer_core::QFormat;
 use quantizer_core::layers::IntegerLayer;
 use quantizer_core::quantizers::InputQuantizer;
@@ -78,15 +78,6 @@ pub enum InputKind {
     },
 }
 
-/// Numbers of parameters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ParamCount {
-    /// Weights.
-    pub trainable: usize,
-    /// Statistics and calibrated ranges.
-    pub non_trainable: usize,
-}
-
 /// Where a quantized model comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Provenance {
@@ -127,6 +118,32 @@ impl QuantizedModel {
                 .map(|config| (node.name.clone(), Value::Object(config)))
         });
         entries.collect()
+    }
+
+    /// Returns the layers with their output shapes and numbers of parameters; calibrated ranges
+    /// count as parameters that are not trained, as in the reference.
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        let mut summary = Summary {
+            name: self.name.clone(),
+            ..Summary::default()
+        };
+        for node in &self.nodes {
+            summary.trainable_params += node.params.trainable;
+            summary.non_trainable_params += node.params.non_trainable;
+            summary.layers.push(SummaryRow {
+                name: node.name.clone(),
+                class_name: node.class_name.clone(),
+                output_shape: std::iter::once(None).chain(node.shape.clone()).collect(),
+                params: node.params.trainable + node.params.non_trainable,
+                inputs: node
+                    .inputs
+                    .iter()
+                    .map(|i| self.nodes[*i].name.clone())
+                    .collect(),
+            });
+        }
+        summary
     }
 
     /// Returns the node called `name`.

@@ -412,45 +412,4 @@ impl Layer {
             | Self::Dropout { .. } => None,
         }
     }
-
-    /// Returns the numbers of trainable and of other parameters.
-    #[must_use]
-    pub fn n_params(&self) -> (usize, usize) {
-        let bias = |bias: &Option<Array1<f32>>| bias.as_ref().map_or(0, Array1::len);
-        match self {
-            Self::Conv2D(conv) => (conv.kernel.len() + bias(&conv.bias), 0),
-            Self::DepthwiseConv2D(conv) | Self::DepthwiseConv2DTranspose(conv) => {
-                (conv.kernel.len() + bias(&conv.bias), 0)
-            }
-            Self::SeparableConv2D(conv) => {
-                let kernels = conv.depthwise_kernel.len() + conv.pointwise_kernel.len();
-                (kernels + bias(&conv.bias), 0)
-            }
-            Self::Conv2DTranspose(conv) => (conv.kernel.len() + bias(&conv.bias), 0),
-            Self::Dense(dense) => (dense.kernel.len() + bias(&dense.bias), 0),
-            Self::BatchNormalization(norm) => (
-                bias(&norm.gamma) + bias(&norm.beta),
-                norm.mean.len() + norm.variance.len(),
-            ),
-            Self::PReLU { alpha } => (alpha.len(), 0),
-            Self::Input(_)
-            | Self::ReLU(_)
-            | Self::LeakyReLU { .. }
-            | Self::Activation(_)
-            | Self::MaxPool2D(_)
-            | Self::AveragePool2D(_)
-            | Self::GlobalAveragePooling2D(_)
-            | Self::Add(_)
-            | Self::Multiply
-            | Self::Subtract
-            | Self::Concatenate { .. }
-            | Self::Rescaling(_)
-            | Self::ZeroPadding2D(_)
-            | Self::UpSampling2D { .. }
-            | Self::Flatten
-            | Self::Reshape { .. }
-            | Self::Permute { .. }
-            | Self::Dropout { .. } => (0, 0),
-        }
-    }
 }

@@ -6,7 +6,7 @@ mod init;
 use ndarray::Array1;
 use quantizer_core::PerAxis;
 
-use crate::shape::infer;
+use crate::shape::infer_shape;
 use crate::{
     Activation, Add, BatchNormalization, Conv2D, Conv2DTranspose, Dense, DepthwiseConv2D, Draft,
     DraftNode, Dtype, GlobalAveragePooling2D, Graph, GraphError, Input, Layer, Padding, Pool2D,
@@ -322,7 +322,7 @@ impl GraphBuilder {
         let shape = layer.and_then(|layer| {
             let shapes: Option<Vec<&Shape>> = inputs.iter().map(|x| self.shapes.get(x.0)).collect();
             let shapes = shapes.ok_or_else(|| foreign(name))?;
-            let shape = infer(name, &layer, &shapes)?;
+            let shape = infer_shape(name, &layer, &shapes)?;
             let names = inputs.iter().map(|x| self.draft.nodes[x.0].name.clone());
             let inputs = names.collect();
             let name = name.to_owned();

@@ -1,0 +1,290 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Short flags of several letters that QuantizeML's own command has, and ours for them.
+const LONG_SHORTS: [(&str, &str); 6] = [
+    ("-id", "--input-dtype"),
+    ("-lob", "--last-output-bits"),
+    ("-sa", "--samples"),
+    ("-ns", "--num-samples"),
+    ("-bs", "--batch-size"),
+    ("-qu", "--quantize-until"),
+];
+
+/// Quantize a trained network to fixed point, calibrate it, and run it in exact integers.
+///
+/// Without a command, runs `demo`.
+#[derive(Debug, Parser)]
+#[command(name = "bitproof", version, max_term_width = 100)]
+#[command(after_help = "Example:\n  bitproof quantize model.h5 --samples x_train.npy -s model.bpq.safetensors\n  bitproof eval model.bpq.safetensors --data test.npz --float model.h5\n\nExit codes: 0 done, 1 done and the answer is no, 2 wrong use or bad input, 3 a fault of bitproof.")]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Quantize and calibrate a float model
+    #[command(after_help = "Example:\n  bitproof quantize model.h5 --samples x.npy -w 4 -a 4 -i 8 -c q_config.json -s out.bpq.safetensors")]
+    Quantize(Box<QuantizeArgs>),
+    /// Print the configuration of a quantized model as JSON, to edit and pass to `quantize -c`
+    #[command(after_help = "Example:\n  bitproof config model.bpq.safetensors > q_config.json")]
+    Config(ModelArgs),
+    /// Print the layers of a float or quantized model
+    #[command(after_help = "Example:\n  bitproof summary model.h5")]
+    Summary(ModelFormatArgs),
+    /// Run a quantized model on inputs, in integers
+    #[command(after_help = "Example:\n  bitproof run model.bpq.safetensors --inputs x.npy --outputs y.npy --dump-layers layers.npz")]
+    Run(RunArgs),
+    /// Measure the accuracy of a quantized model on labelled data
+    #[command(after_help = "Example:\n  bitproof eval model.bpq.safetensors --data test.npz --float model.h5")]
+    Eval(EvalArgs),
+    /// Insert a Rescaling after the input of a float model
+    #[command(after_help = "Example:\n  bitproof insert-rescaling model.h5 --scale 0.00784313725490196 --offset -1 -s rescaled.h5")]
+    InsertRescaling(InsertRescalingArgs),
+    /// Print the JSON Schema of a q_config file
+    #[command(after_help = "Example:\n  bitproof schema > q_config.schema.json")]
+    Schema,
+    /// Quantize, simulate and measure an embedded network on real digits
+    #[command(after_help = "Example:\n  bitproof demo")]
+    Demo(FormatArgs),
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs; stable.
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FormatArgs {
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ModelArgs {
+    /// The model's file
+    #[arg(value_name = "MODEL", required_unless_present = "model_flag")]
+    model: Option<PathBuf>,
+    /// The model's file, as a flag
+    #[arg(short = 'm', long = "model", value_name = "MODEL", conflicts_with = "model")]
+    model_flag: Option<PathBuf>,
+}
+
+impl ModelArgs {
+    /// Returns the model's path, given either way.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.model.clone().or_else(|| self.model_flag.clone()).unwrap_or_default()
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ModelFormatArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QuantizeArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Where to write the quantized model [default: MODEL with the extension .bpq.safetensors]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) save: Option<PathBuf>,
+    /// JSON file with the configuration of single layers
+    #[arg(short = 'c', long, value_name = "FILE")]
+    pub(crate) q_config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) bits: BitArgs,
+    #[command(flatten)]
+    pub(crate) samples: SampleArgs,
+    /// Stop quantizing after this layer; what follows stays in float
+    #[arg(long, value_name = "LAYER")]
+    pub(crate) quantize_until: Option<String>,
+    /// Extents of one input where the model leaves them open, such as 224,224,3
+    #[arg(long, value_name = "N,N,N", value_delimiter = ',')]
+    pub(crate) input_shape: Option<Vec<usize>>,
+    /// Whether a float input gets an InputQuantizer: auto asks the samples (integers or random: never)
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) input_quantizer: InputQuantizerArg,
+    /// Accept mistakes in the q_config as the reference does: ignored, or the layer stays in float
+    #[arg(long)]
+    pub(crate) lenient: bool,
+    /// Leave out the rewrites that only serve the Akida hardware
+    #[arg(long)]
+    pub(crate) no_hardware_rewrites: bool,
+    /// Print every rewrite, and where every value of the configuration comes from
+    #[arg(long)]
+    pub(crate) explain: bool,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BitArgs {
+    /// Bits of activations
+    #[arg(short, long, value_name = "BITS", default_value_t = 8)]
+    pub(crate) activation_bits: u8,
+    /// Bits of other outputs that need a quantizer
+    #[arg(short, long, value_name = "BITS", default_value_t = 8)]
+    pub(crate) output_bits: u8,
+    /// Bits of weights
+    #[arg(short, long, value_name = "BITS", default_value_t = 8)]
+    pub(crate) weight_bits: u8,
+    /// Bits of the weights of the first layer
+    #[arg(short, long, value_name = "BITS", default_value_t = 8)]
+    pub(crate) input_weight_bits: u8,
+    /// Bits of the hardware's buffers
+    #[arg(short, long, value_name = "BITS", default_value_t = 32)]
+    pub(crate) buffer_bits: u8,
+    /// Type of the quantized inputs [-id]
+    #[arg(long, value_name = "TYPE", default_value = "uint8", value_parser = ["uint8", "int8", "int16"])]
+    pub(crate) input_dtype: String,
+    /// Quantize the model's outputs to these bits [-lob]
+    #[arg(long, value_name = "BITS")]
+    pub(crate) last_output_bits: Option<u8>,
+    /// One range for each tensor instead of one for each channel
+    #[arg(long)]
+    pub(crate) per_tensor_activations: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SampleArgs {
+    /// Calibration samples, .npy or .npz (array `x_train` or the only one); random ones if absent [-sa]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) samples: Option<PathBuf>,
+    /// Name of the array in a .npz file
+    #[arg(long, value_name = "NAME")]
+    pub(crate) samples_key: Option<String>,
+    /// Number of samples to use [default: all; 1024 random ones] [-ns]
+    #[arg(long, value_name = "N")]
+    pub(crate) num_samples: Option<usize>,
+    /// Samples in a calibration step [default: 100] [-bs]
+    #[arg(long, value_name = "N")]
+    pub(crate) batch_size: Option<usize>,
+    /// Passes over the samples
+    #[arg(short, long, value_name = "N", default_value_t = 1)]
+    pub(crate) epochs: usize,
+    /// Seed of random samples
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum InputQuantizerArg {
+    /// Never for integer or random samples, always for floats.
+    #[default]
+    Auto,
+    /// Inserted and calibrated when the model's input is float.
+    Always,
+    /// Inputs are integers of the input type already.
+    Never,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Inputs, .npy, `[batch, ...]`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) inputs: PathBuf,
+    /// Where to write the outputs, .npy
+    #[arg(long, value_name = "FILE")]
+    pub(crate) outputs: Option<PathBuf>,
+    /// Where to write every layer's integers, .npz
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dump_layers: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvalArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Labelled data, .npz with the arrays x_test and y_test
+    #[arg(long, value_name = "FILE", required_unless_present_all = ["images", "labels"])]
+    pub(crate) data: Option<PathBuf>,
+    /// Images, .npy, instead of --data
+    #[arg(long, value_name = "FILE", requires = "labels", conflicts_with = "data")]
+    pub(crate) images: Option<PathBuf>,
+    /// Labels, .npy, instead of --data
+    #[arg(long, value_name = "FILE", requires = "images", conflicts_with = "data")]
+    pub(crate) labels: Option<PathBuf>,
+    /// The float model to compare with
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) float: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InsertRescalingArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Factor
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) scale: f64,
+    /// Offset, added after the factor
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    pub(crate) offset: f64,
+    /// Where to write the model, .h5
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) save: PathBuf,
+}
+
+/// Returns the arguments with QuantizeML's spellings replaced by ours: short flags of several
+/// letters, and underscores in long flags.
+pub(crate) fn normalized(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    args.map(|arg| {
+        let Some(text) = arg.to_str() else { return arg };
+        if let Some((_, long)) = LONG_SHORTS.iter().find(|(short, _)| *short == text) {
+            return OsString::from(long);
+        }
+        match text.strip_prefix("--") {
+            Some(flag) => {
+                let (name, value) = flag.split_at(flag.find('=').unwrap_or(flag.len()));
+                OsString::from(format!("--{}{value}", name.replace('_', "-")))
+            }
+            None => arg,
+        }
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn normal(args: &[&str]) -> Vec<String> {
+        let args = args.iter().map(OsString::from);
+        normalized(args).into_iter().map(|arg| arg.into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn spellings_of_the_reference_are_accepted() {
+        let got = normal(&["bitproof", "-ns", "4", "--batch_size=3", "--per_tensor_activations"]);
+        let want = ["bitproof", "--num-samples", "4", "--batch-size=3", "--per-tensor-activations"];
+        assert_eq!(got, want, "spellings");
+        assert_eq!(normal(&["-s", "a_b.h5", "--c=x_y"]), ["-s", "a_b.h5", "--c=x_y"], "values stay");
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

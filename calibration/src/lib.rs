@@ -1,1 +1,20 @@
-//! Observers, sample sources and calibration of activation ranges
+//! Observers, sample sources, batching, and what calibration does to ranges and weights.
+//!
+//! [`calibrate`] runs the float network on samples and observes ranges; [`fold_zero_point`] and
+//! [`equalize`] then move what integers cannot hold into weights and biases.
+
+mod batching;
+mod equalize;
+mod error;
+mod observer;
+mod run;
+mod source;
+mod zero_point;
+
+pub use batching::{BatchPlan, reference_batch_size};
+pub use equalize::{Equalized, OutputSite, equalize};
+pub use error::CalibrationError;
+pub use observer::MovingMax;
+pub use run::{Granularity, InputRange, Observed, ObservedSites, Progress, calibrate};
+pub use source::{ArraySource, IntegerRange, RandomSource, SampleSource};
+pub use zero_point::{fold_zero_point, prepare_unsigned_input};

@@ -60,6 +60,10 @@ pub(crate) fn check_entry(layer: &LayerInfo, entry: &Map<String, Value>) -> Vec<
 }
 
 /// Returns the keys that an entry of a layer can have.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the other classes have no key of their own"
+)]
 fn keys(kind: LayerKind) -> Vec<&'static str> {
     let mut keys = vec!["output_quantizer"];
     match kind {
@@ -253,9 +257,14 @@ fn check_axis(layer: &LayerInfo, entry: &Map<String, Value>) -> Option<ConfigIss
 }
 
 /// Returns the class name of a layer that runs on integers.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the kinds are named after their classes"
+)]
 pub(crate) fn class_name(kind: LayerKind) -> String {
     match kind {
         LayerKind::LutActivation => "QuantizedActivation".to_owned(),
-        kind => format!("Quantized{kind:?}"),
+        LayerKind::Unquantizable => "layer in float".to_owned(),
+        other => format!("Quantized{other:?}"),
     }
 }

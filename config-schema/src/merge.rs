@@ -13,6 +13,10 @@ const MAX_CAPPED_BUFFER: u64 = 28;
 ///
 /// Keys keep the user's order; new ones follow. Returns a warning for each value of the user's
 /// that is forced to another one.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the other classes have nothing forced"
+)]
 pub(crate) fn complete(
     layer: &LayerInfo,
     entry: &mut Map<String, Value>,

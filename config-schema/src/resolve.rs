@@ -293,6 +293,7 @@ impl Resolver<'_> {
     }
 
     /// Returns the user's entry of a layer, `None` if there is none or it is empty.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "anything else is no entry")]
     fn user_entry(&mut self, layer: &LayerInfo) -> Option<Map<String, Value>> {
         match self.request.q_config?.get(&layer.name)? {
             Value::Object(entry) if entry.is_empty() => None,
@@ -398,6 +399,10 @@ fn plain() -> Status {
 }
 
 /// Returns where each value of an entry comes from.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "anything but an object is a value"
+)]
 fn sources(
     layer: &LayerInfo,
     entry: &Map<String, Value>,
@@ -432,6 +437,10 @@ fn sources(
     sources
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the rule of all other classes"
+)]
 fn automatic_source(layer: &LayerInfo, key: &str, inner: &str, first_weights: bool) -> Source {
     match (key, inner) {
         ("lut_bitwidth", _) => Source::Default,
@@ -523,6 +532,7 @@ pub fn input_quantizer(
 }
 
 /// Returns the layer that takes the zero point of `input`, or the name of the one that cannot.
+#[expect(clippy::wildcard_enum_match_arm, reason = "all other classes refuse")]
 fn zero_point_layer(topology: &Topology, input: usize) -> Result<usize, String> {
     let consumers = topology.consumers();
     let mut at = input;

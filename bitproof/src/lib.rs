@@ -1,1 +1,34 @@
-//! Quantize a trained network to fixed point, calibrate it and simulate it in exact integers
+//! Quantize a trained network to fixed point, calibrate it and simulate it in exact integers.
+//!
+//! ```no_run
+//! use bitproof::{QuantizeOptions, Samples, load_float, quantize, save};
+//!
+//! let graph = load_float("model.h5".as_ref())?;
+//! let samples = Samples::File { path: "samples.npy".into(), key: None };
+//! let quantized = quantize(graph, samples, &QuantizeOptions::default(), &mut |_| ())?;
+//! save(&quantized.model, "model.bpq.safetensors".as_ref())?;
+//! # Ok::<(), bitproof::Error>(())
+//! ```
+//!
+//! Each step is a crate of its own, re-exported here.
+
+mod digest;
+mod error;
+mod files;
+mod plan;
+mod quantize;
+mod samples;
+mod topology;
+
+pub use akida_sim::{self, Executor, QuantizedModel, Tensor};
+pub use calibration::{self, Progress};
+pub use config_schema::{self, ParamValues, QuantizationParams};
+pub use float_model::{self, Graph, GraphBuilder, Summary};
+pub use model_files;
+pub use quantizer_core;
+
+pub use digest::sha256_file;
+pub use error::Error;
+pub use files::{AnyModel, load, load_float, load_quantized, save};
+pub use quantize::{InputQuantizerMode, Quantized, QuantizeOptions, quantize};
+pub use samples::Samples;

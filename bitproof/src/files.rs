@@ -1,0 +1,81 @@
+//! Models from and to files, whatever their format.
+
+use std::path::Path;
+
+use akida_sim::{QuantizedModel, lower};
+use float_model::Graph;
+use model_files::ModelKind;
+
+use crate::Error;
+
+/// A model of either kind.
+#[derive(Clone, Debug)]
+pub enum AnyModel {
+    /// A float network.
+    Float(Graph),
+    /// A quantized model.
+    Quantized(Box<QuantizedModel>),
+}
+
+/// Returns the model of a file; its content tells the format.
+///
+/// # Errors
+///
+/// The file cannot be read, or its model cannot be right.
+pub fn load(path: &Path) -> Result<AnyModel, Error> {
+    match model_files::detect(path)? {
+        ModelKind::KerasFloatH5 => Ok(AnyModel::Float(model_files::read_keras_h5(path)?)),
+        ModelKind::KerasQuantizedH5 => {
+            let graph = model_files::read_quantized_h5(path)?;
+            Ok(AnyModel::Quantized(Box::new(lower(graph)?)))
+        }
+        ModelKind::Bpq => Ok(AnyModel::Quantized(Box::new(model_files::read_bpq(path)?))),
+    }
+}
+
+/// Returns the float network of a file.
+///
+/// # Errors
+///
+/// The file cannot be read, or holds a quantized model.
+pub fn load_float(path: &Path) -> Result<Graph, Error> {
+    match load(path)? {
+        AnyModel::Float(graph) => Ok(graph),
+        AnyModel::Quantized(_) => Err(Error::Invalid(format!(
+            "{}: the model is quantized already; quantize the float model again, with the edited \
+             configuration",
+            path.display()
+        ))),
+    }
+}
+
+/// Returns the quantized model of a file.
+///
+/// # Errors
+///
+/// The file cannot be read, or holds a float network.
+pub fn load_quantized(path: &Path) -> Result<QuantizedModel, Error> {
+    match load(path)? {
+        AnyModel::Quantized(model) => Ok(*model),
+        AnyModel::Float(_) => Err(Error::Invalid(format!(
+            "{}: this is a float model; quantize it first (`bitproof quantize`)",
+            path.display()
+        ))),
+    }
+}
+
+/// Writes a quantized model in our own format, under a temporary name first.
+///
+/// # Errors
+///
+/// The file cannot be written, or its extension asks for a format that is not written.
+pub fn save(model: &QuantizedModel, path: &Path) -> Result<(), Error> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    if !name.ends_with(".safetensors") {
+        return Err(Error::Invalid(format!(
+            "{}: quantized models are written as .bpq.safetensors",
+            path.display()
+        )));
+    }
+    Ok(model_files::write_bpq(model, path)?)
+}

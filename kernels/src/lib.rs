@@ -11,12 +11,14 @@
 //!
 //! This crate is the only one of the workspace with `unsafe`; all of it is in `dispatch`.
 
-mod api;
 mod chain;
 mod contract;
 mod dispatch;
+mod float;
+mod integer;
 mod isa;
 mod operands;
+mod operations;
 mod plan;
 mod products;
 mod tiles;

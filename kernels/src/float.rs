@@ -26,7 +26,7 @@ impl Kernels {
     ///
     /// # Panics
     ///
-    /// Panics if a length disagrees with the extents, `rows` is not in `0..out_h`, or the [`Window`] is not valid.
+    /// Panics if a length disagrees with the extents, `rows` is not in `0..out_h`, or the window is not valid.
     pub fn conv2d_f32(
         self,
         conv: &Conv2d<'_, f32, f32>,
@@ -43,7 +43,7 @@ impl Kernels {
     ///
     /// # Panics
     ///
-    /// Panics if a length disagrees with the extents, `rows` is not in `0..out_h`, or the [`Window`] is not valid.
+    /// Panics if a length disagrees with the extents, `rows` is not in `0..out_h`, or the window is not valid.
     pub fn depthwise_f32(
         self,
         conv: &Depthwise<'_, f32, f32>,
@@ -61,7 +61,7 @@ impl Kernels {
     ///
     /// # Panics
     ///
-    /// Panics if a length disagrees with the extents, `rows` is not in `0..out_h`, or the [`Window`] is not valid.
+    /// Panics if a length disagrees with the extents, `rows` is not in `0..out_h`, or the window is not valid.
     pub fn conv2d_transpose_f32(
         self,
         conv: &ConvTranspose2d<'_, f32, f32>,
@@ -78,7 +78,7 @@ impl Kernels {
     ///
     /// # Panics
     ///
-    /// Panics if a length disagrees with the extents, `rows` is not in `0..out_h`, or the [`Window`] is not valid.
+    /// Panics if a length disagrees with the extents, `rows` is not in `0..out_h`, or the window is not valid.
     pub fn depthwise_transpose_f32(
         self,
         conv: &DepthwiseTranspose<'_, f32, f32>,

@@ -18,7 +18,7 @@ impl Kernels {
     ///
     /// # Panics
     ///
-    /// Panics if a length disagrees with the extents, `rows` is not in `0..out_h`, or the [`Window`] is not valid.
+    /// Panics if a length disagrees with the extents, `rows` is not in `0..out_h`, or the window is not valid.
     pub fn conv2d_int<X, W, A>(self, conv: &Conv2d<'_, X, W>, rows: Range<usize>, out: &mut [A])
     where
         X: Activation,
@@ -33,7 +33,7 @@ impl Kernels {
     ///
     /// # Panics
     ///
-    /// Panics if a length disagrees with the extents, `rows` is not in `0..out_h`, or the [`Window`] is not valid.
+    /// Panics if a length disagrees with the extents, `rows` is not in `0..out_h`, or the window is not valid.
     pub fn depthwise_int<X, W, A>(
         self,
         conv: &Depthwise<'_, X, W>,
@@ -52,7 +52,7 @@ impl Kernels {
     ///
     /// # Panics
     ///
-    /// Panics if a length disagrees with the extents, `rows` is not in `0..out_h`, or the [`Window`] is not valid.
+    /// Panics if a length disagrees with the extents, `rows` is not in `0..out_h`, or the window is not valid.
     pub fn conv2d_transpose_int<X, W, A>(
         self,
         conv: &ConvTranspose2d<'_, X, W>,
@@ -71,7 +71,7 @@ impl Kernels {
     ///
     /// # Panics
     ///
-    /// Panics if a length disagrees with the extents, `rows` is not in `0..out_h`, or the [`Window`] is not valid.
+    /// Panics if a length disagrees with the extents, `rows` is not in `0..out_h`, or the window is not valid.
     pub fn depthwise_transpose_int<X, W, A>(
         self,
         conv: &DepthwiseTranspose<'_, X, W>,
@@ -105,7 +105,7 @@ impl Kernels {
     ///
     /// # Panics
     ///
-    /// Panics if a length disagrees with the extents, `rows` is not in `0..out_h`, or the [`Window`] is not valid.
+    /// Panics if a length disagrees with the extents, `rows` is not in `0..out_h`, or the window is not valid.
     pub fn max_pool_int<X: Activation>(
         self,
         pool: &MaxPool<'_, X>,

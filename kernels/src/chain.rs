@@ -4,6 +4,9 @@ use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::ops::{Add, Mul};
 
+use crate::dispatch::InstructionSet;
+use crate::row::Row;
+
 mod sealed {
     #[expect(
         unnameable_types,
@@ -57,6 +60,8 @@ pub(crate) trait Chain: Copy + Debug {
     type X: Copy + Debug;
     type W: Copy + Debug;
     type A: Copy + Debug;
+    /// Accumulators of `N` columns, for an instruction set.
+    type Row<S: InstructionSet, const N: usize>: Row<S, Self, N>;
     const ZERO: Self::A;
 
     /// Returns `acc + x * w`.
@@ -74,6 +79,7 @@ impl Chain for Fused {
     type X = f32;
     type W = f32;
     type A = f32;
+    type Row<S: InstructionSet, const N: usize> = S::Row<N>;
     const ZERO: f32 = 0.0;
 
     #[inline(always)]
@@ -99,6 +105,7 @@ impl<X: Activation, W: Weight, A: Accumulator + From<X> + From<W>> Chain for Exa
     type X = X;
     type W = W;
     type A = A;
+    type Row<S: InstructionSet, const N: usize> = [A; N];
     const ZERO: A = A::ZERO;
 
     #[inline(always)]

@@ -1,4 +1,4 @@
-//! Runs one body with the instructions of a chosen set. The only `unsafe` of the workspace.
+//! Runs one body with the instructions of a chosen set.
 #![cfg_attr(
     target_arch = "x86_64",
     expect(
@@ -8,6 +8,32 @@
 )]
 
 use crate::isa::{Isa, Kernels};
+use crate::row::FloatRows;
+
+/// A token of an instruction set: a value proves that the running function is compiled for it, and the CPU has it.
+pub(crate) trait InstructionSet: Copy + FloatRows {}
+
+/// The target's baseline.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Portable;
+
+/// AVX2 and FMA.
+// Invariant: made in a function compiled for the set only.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Avx2(());
+
+/// AVX-512 F, BW, DQ and VL, with AVX2 and FMA.
+// Invariant: made in a function compiled for the set only.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Avx512(());
+
+impl InstructionSet for Portable {}
+#[cfg(target_arch = "x86_64")]
+impl InstructionSet for Avx2 {}
+#[cfg(target_arch = "x86_64")]
+impl InstructionSet for Avx512 {}
 
 /// Work whose body is compiled once per instruction set.
 pub(crate) trait Job {
@@ -18,11 +44,11 @@ pub(crate) trait Job {
     ///
     /// An implementation, and all that it calls in its loops, is `#[inline(always)]`: only so is it compiled with the
     /// instructions of the caller.
-    fn run<const P: usize, const N: usize>(self);
+    fn run<S: InstructionSet, const P: usize, const N: usize>(self, set: S);
 }
 
-/// Columns of a tile for AVX-512. Tiles of 16 or 32 columns are no faster there than for AVX2: the compiler unrolls
-/// their loops before it sees vectors in them.
+/// Columns of a tile for AVX-512. The compiler makes no good AVX-512 code of integer tiles of 16 or 32 columns (it
+/// unrolls their loops before it sees vectors in them), so narrower operations take the AVX2 tiles.
 #[cfg(target_arch = "x86_64")]
 const AVX512_COLUMNS: usize = 64;
 
@@ -32,7 +58,7 @@ const AVX512_COLUMNS: usize = 64;
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn dispatch<J: Job>(kernels: Kernels, job: J) {
     match kernels.isa() {
-        Isa::Portable => job.run::<4, 8>(),
+        Isa::Portable => job.run::<_, 4, 8>(Portable),
         // SAFETY: a `Kernels` exists only for a set that was detected on this CPU: here AVX-512 F, BW, DQ, VL with
         // AVX2 and FMA.
         Isa::Avx512 if job.n_columns() >= AVX512_COLUMNS => unsafe { avx512(job) },
@@ -45,18 +71,18 @@ pub(crate) fn dispatch<J: Job>(kernels: Kernels, job: J) {
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) fn dispatch<J: Job>(kernels: Kernels, job: J) {
     match kernels.isa() {
-        Isa::Portable | Isa::Avx2 | Isa::Avx512 => job.run::<4, 8>(),
+        Isa::Portable | Isa::Avx2 | Isa::Avx512 => job.run::<_, 4, 8>(Portable),
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn avx2<J: Job>(job: J) {
-    job.run::<6, 16>();
+    job.run::<_, 6, 16>(Avx2(()));
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 fn avx512<J: Job>(job: J) {
-    job.run::<4, AVX512_COLUMNS>();
+    job.run::<_, 6, AVX512_COLUMNS>(Avx512(()));
 }

@@ -7,18 +7,21 @@
 //! Each algorithm is written once and compiled once per instruction set, so that the machine's vector width changes
 //! speed only. **All instruction sets return equal bits**: each output element is one sequential chain over its taps
 //! (kernel row, kernel column, channel), never split and never reassociated, and f32 steps are fused everywhere
-//! (NUMERICS.md F1).
+//! (NUMERICS.md F1). Only the payload and sign of a NaN are unspecified.
 //!
-//! This crate is the only one of the workspace with `unsafe`; all of it is in `dispatch`.
+//! This crate is the only one of the workspace with `unsafe`; all of it is in `dispatch` and `row`.
 
-mod api;
 mod chain;
 mod contract;
 mod dispatch;
+mod float;
+mod integer;
 mod isa;
 mod operands;
+mod operations;
 mod plan;
 mod products;
+mod row;
 mod tiles;
 
 pub use chain::{Accumulator, Activation, Weight};

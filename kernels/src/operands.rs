@@ -6,7 +6,7 @@
 /// on each axis. For a transposed one, it reads the input `i` with `i * stride + t * dilation - pad = o`, if any.
 /// A position outside the image is *outside*: each operation says what that means.
 ///
-/// Every combination is allowed that has strides and dilations of at least 1 and whose positions fit `isize`.
+/// A window is valid if it has strides and dilations of at least 1 and its positions fit `isize`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// Rows of the input.

@@ -3,8 +3,9 @@
 use std::array::from_fn;
 
 use crate::chain::{Activation, Chain};
-use crate::dispatch::Job;
+use crate::dispatch::{InstructionSet, Job};
 use crate::plan::{Patch, Pixel, Run, Source};
+use crate::row::Row;
 use crate::tiles::{Tiles, cover};
 
 /// What a product reads besides its plan.
@@ -42,6 +43,15 @@ impl<'a, C: Chain> Factors<'a, C> {
     }
 }
 
+/// Returns the `N` elements from `first` on.
+#[inline(always)]
+fn columns<T, const N: usize>(values: &[T], first: usize) -> &[T; N] {
+    match values[first..first + N].first_chunk() {
+        Some(columns) => columns,
+        None => unreachable!("a slice of N elements is an array of N elements"),
+    }
+}
+
 /// `out[pixel, filter] = sum of x[pixel + tap, channel] * kernel[tap, channel, filter]`.
 #[derive(Debug)]
 pub(crate) struct Mixing<'a, C: Chain> {
@@ -59,16 +69,21 @@ impl<C: Chain> Job for Mixing<'_, C> {
     }
 
     #[inline(always)]
-    fn run<const P: usize, const N: usize>(mut self) {
+    fn run<S: InstructionSet, const P: usize, const N: usize>(mut self, set: S) {
         let patch = self.patch;
-        cover::<Self, P, N>(&mut self, &patch.pixels);
+        cover::<_, _, P, N>(&mut self, set, &patch.pixels);
     }
 }
 
 impl<C: Chain> Tiles for Mixing<'_, C> {
     #[inline(always)]
-    fn tile<const P: usize, const N: usize>(&mut self, pixels: &[Pixel; P], column: usize) {
-        let mut acc = [[C::ZERO; N]; P];
+    fn tile<S: InstructionSet, const P: usize, const N: usize>(
+        &mut self,
+        set: S,
+        pixels: &[Pixel; P],
+        column: usize,
+    ) {
+        let mut acc = [C::Row::<S, N>::zero(set); P];
         for run in &self.patch.runs {
             let len = run.n_taps * self.channels;
             let first = run.tap * self.channels * self.filters;
@@ -76,18 +91,15 @@ impl<C: Chain> Tiles for Mixing<'_, C> {
             let sources: [&[C::X]; P] =
                 from_fn(|p| &self.factors.source(run, pixels[p], self.channels)[..len]);
             for k in 0..len {
-                let weights = &kernel[k * self.filters + column..][..N];
-                for p in 0..P {
-                    let x = sources[p][k];
-                    for n in 0..N {
-                        acc[p][n] = C::step(x, weights[n], acc[p][n]);
-                    }
+                let weights = columns(kernel, k * self.filters + column);
+                for (acc, source) in acc.iter_mut().zip(&sources) {
+                    acc.step(source[k], weights);
                 }
             }
         }
         for (pixel, acc) in pixels.iter().zip(&acc) {
             let out = &mut self.out[pixel.out * self.filters + column..][..N];
-            self.factors.store(acc, column, out);
+            self.factors.store(&acc.values(), column, out);
         }
     }
 }
@@ -108,34 +120,36 @@ impl<C: Chain> Job for PerChannel<'_, C> {
     }
 
     #[inline(always)]
-    fn run<const P: usize, const N: usize>(mut self) {
+    fn run<S: InstructionSet, const P: usize, const N: usize>(mut self, set: S) {
         let patch = self.patch;
-        cover::<Self, P, N>(&mut self, &patch.pixels);
+        cover::<_, _, P, N>(&mut self, set, &patch.pixels);
     }
 }
 
 impl<C: Chain> Tiles for PerChannel<'_, C> {
     #[inline(always)]
-    fn tile<const P: usize, const N: usize>(&mut self, pixels: &[Pixel; P], column: usize) {
-        let mut acc = [[C::ZERO; N]; P];
+    fn tile<S: InstructionSet, const P: usize, const N: usize>(
+        &mut self,
+        set: S,
+        pixels: &[Pixel; P],
+        column: usize,
+    ) {
+        let mut acc = [C::Row::<S, N>::zero(set); P];
         for run in &self.patch.runs {
             let kernel = &self.factors.kernel[run.tap * self.channels..];
             let sources: [&[C::X]; P] =
                 from_fn(|p| self.factors.source(run, pixels[p], self.channels));
             for tap in 0..run.n_taps {
                 let first = tap * self.channels + column;
-                let weights = &kernel[first..first + N];
-                for p in 0..P {
-                    let x = &sources[p][first..first + N];
-                    for n in 0..N {
-                        acc[p][n] = C::step(x[n], weights[n], acc[p][n]);
-                    }
+                let weights = columns(kernel, first);
+                for (acc, source) in acc.iter_mut().zip(&sources) {
+                    acc.step_each(columns(source, first), weights);
                 }
             }
         }
         for (pixel, acc) in pixels.iter().zip(&acc) {
             let out = &mut self.out[pixel.out * self.channels + column..][..N];
-            self.factors.store(acc, column, out);
+            self.factors.store(&acc.values(), column, out);
         }
     }
 }
@@ -156,15 +170,20 @@ impl<X: Activation> Job for Maximum<'_, X> {
     }
 
     #[inline(always)]
-    fn run<const P: usize, const N: usize>(mut self) {
+    fn run<S: InstructionSet, const P: usize, const N: usize>(mut self, set: S) {
         let patch = self.patch;
-        cover::<Self, P, N>(&mut self, &patch.pixels);
+        cover::<_, _, P, N>(&mut self, set, &patch.pixels);
     }
 }
 
 impl<X: Activation> Tiles for Maximum<'_, X> {
     #[inline(always)]
-    fn tile<const P: usize, const N: usize>(&mut self, pixels: &[Pixel; P], column: usize) {
+    fn tile<S: InstructionSet, const P: usize, const N: usize>(
+        &mut self,
+        _: S,
+        pixels: &[Pixel; P],
+        column: usize,
+    ) {
         let mut max = [[X::MIN; N]; P];
         for run in &self.patch.runs {
             let Source::Image(distance) = run.source else {

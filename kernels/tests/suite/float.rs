@@ -176,47 +176,33 @@ proptest! {
     }
 }
 
-/// One rounding per step, ties to even; the second step of the chain sees what a rounded product would have lost.
+/// One rounding per step: a rounded product would lose what the second order keeps.
 #[test]
 fn steps_are_fused_and_in_order() {
-    let x = [1.0 + f32::EPSILON, 1.0];
-    let kernel = [1.0 + f32::EPSILON, -1.0];
-    for filters in [1, 8, 16, 64, 65] {
-        let kernel: Vec<f32> = kernel.iter().flat_map(|&w| vec![w; filters]).collect();
-        with_each_isa(|kernels| {
-            let mut out = vec![0.0; filters];
-            kernels.dense_f32(
-                &Dense {
+    let factor = 1.0 + 3.0 * f32::EPSILON;
+    // The square is 1 + 6e + 9e^2. The chain's first step rounds it to 1 + 6e; as the second step, after -1, it is exact
+    // until the sum is rounded.
+    let square_first = 6.0 * f32::EPSILON;
+    let square_last = square_first + 9.0 * f32::EPSILON * f32::EPSILON;
+    assert!(square_first < square_last, "the two orders differ");
+    for (x, kernel, expected) in [
+        ([factor, 1.0], [factor, -1.0], square_first),
+        ([1.0, factor], [-1.0, factor], square_last),
+    ] {
+        for filters in [1, 8, 16, 64, 65] {
+            let kernel: Vec<f32> = kernel.iter().flat_map(|&w| vec![w; filters]).collect();
+            with_each_isa(|kernels| {
+                let mut out = vec![0.0; filters];
+                let dense = Dense {
                     x: &x,
                     kernel: &kernel,
                     channels: 2,
                     filters,
-                },
-                None,
-                &mut out,
-            );
-            // The first step rounds 1 + 2e + e^2 to 1 + 2e.
-            assert_eq!(
-                out,
-                vec![2.0 * f32::EPSILON; filters],
-                "{:?}",
-                kernels.isa()
-            );
-            let reversed: Vec<f32> = kernel.iter().rev().copied().collect();
-            kernels.dense_f32(
-                &Dense {
-                    x: &[1.0, 1.0 + f32::EPSILON],
-                    kernel: &reversed,
-                    channels: 2,
-                    filters,
-                },
-                None,
-                &mut out,
-            );
-            // The second step, fused, keeps e^2.
-            let kept = 2.0 * f32::EPSILON + f32::EPSILON * f32::EPSILON;
-            assert_eq!(out, vec![kept; filters], "{:?}", kernels.isa());
-        });
+                };
+                kernels.dense_f32(&dense, None, &mut out);
+                assert_same_bits(&out, &vec![expected; filters], kernels.isa().name());
+            });
+        }
     }
 }
 
@@ -226,38 +212,27 @@ fn skipped_taps_are_no_steps() {
     let window = Window {
         kernel_w: 3,
         pad_left: 1,
-        out_w: 1,
-        ..Window::pointwise(1, 2)
+        ..Window::pointwise(1, 1)
     };
-    // The middle tap underflows to -0.
-    let (x, kernel) = ([-1e-30_f32, 0.0], [f32::INFINITY, 1e-30, 1.0]);
-    let narrow = Window { in_w: 1, ..window };
+    // The middle tap underflows to -0; the others are outside.
+    let (x, kernel) = ([-1e-30_f32], [f32::INFINITY, 1e-30, 1.0]);
+    let conv = Conv2d {
+        x: &x,
+        kernel: &kernel,
+        pad: None,
+        window,
+        channels: 1,
+        filters: 1,
+    };
     with_each_isa(|kernels| {
         let mut out = [f32::NAN];
-        let conv = Conv2d {
-            x: &x[..1],
-            kernel: &kernel,
-            pad: None,
-            window: narrow,
-            channels: 1,
-            filters: 1,
-        };
         kernels.conv2d_f32(&conv, None, 0..1, &mut out);
-        assert_eq!(
-            out[0].to_bits(),
-            (-0.0_f32).to_bits(),
-            "{:?}",
-            kernels.isa()
-        );
-        kernels.conv2d_f32(
-            &Conv2d {
-                pad: Some(&[0.0]),
-                ..conv
-            },
-            None,
-            0..1,
-            &mut out,
-        );
+        assert_same_bits(&out, &[-0.0], kernels.isa().name());
+        let padded = Conv2d {
+            pad: Some(&[0.0]),
+            ..conv
+        };
+        kernels.conv2d_f32(&padded, None, 0..1, &mut out);
         assert!(
             out[0].is_nan(),
             "{:?}: a padded tap is a step",

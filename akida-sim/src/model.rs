@@ -2,7 +2,7 @@
 
 use float_model::{Dtype, Layer, ParamCount, Shape, Summary, SummaryRow};
 use quantizer_core::QFormat;
-use quantizer_core::layers::IntegerLayer;
+use quantizer_core::layers::{IntegerLayer, IntegerOp};
 use quantizer_core::quantizers::InputQuantizer;
 use serde_json::{Map, Value};
 
@@ -108,6 +108,44 @@ impl QuantizedNode {
     }
 }
 
+impl QuantizedNode {
+    /// Returns the bits of the layer's integer weights at their configured widths.
+    #[must_use]
+    pub fn weight_bits(&self) -> u64 {
+        let QuantizedOp::Integer(layer) = &self.op else {
+            return 0;
+        };
+        let width = |key: &str| -> u64 {
+            let quantizer = self.config.as_ref().and_then(|config| config.get(key));
+            quantizer
+                .and_then(|q| q.get("bitwidth"))
+                .and_then(Value::as_u64)
+                .unwrap_or(8)
+        };
+        let bits = |n_weights: usize, key| u64::try_from(n_weights).unwrap_or(0) * width(key);
+        match &layer.op {
+            IntegerOp::Conv2D(op) => bits(op.kernel.len(), "weight_quantizer"),
+            IntegerOp::DepthwiseConv2D(op) => bits(op.kernel.len(), "weight_quantizer"),
+            IntegerOp::SeparableConv2D {
+                depthwise,
+                pointwise,
+            } => {
+                bits(depthwise.kernel.len(), "dw_weight_quantizer")
+                    + bits(pointwise.len(), "pw_weight_quantizer")
+            }
+            IntegerOp::Dense { kernel } => bits(kernel.len(), "weight_quantizer"),
+            IntegerOp::ReLU { .. }
+            | IntegerOp::MaxPool2D(_)
+            | IntegerOp::GlobalAveragePooling2D { .. }
+            | IntegerOp::Add
+            | IntegerOp::Concatenate
+            | IntegerOp::Flatten
+            | IntegerOp::Reshape { .. }
+            | IntegerOp::Identity => 0,
+        }
+    }
+}
+
 impl QuantizedModel {
     /// Returns the configuration of every quantized layer, as the reference's `dump_config`.
     #[must_use]
@@ -144,6 +182,12 @@ impl QuantizedModel {
             });
         }
         summary
+    }
+
+    /// Returns the bits of all integer weights at their configured widths, biases left out.
+    #[must_use]
+    pub fn weight_bits(&self) -> u64 {
+        self.nodes.iter().map(QuantizedNode::weight_bits).sum()
     }
 
     /// Returns the node called `name`.

@@ -70,7 +70,11 @@ pub fn load_quantized(path: &Path) -> Result<QuantizedModel, Error> {
 ///
 /// The file cannot be written, or its extension asks for a format that is not written.
 pub fn save(model: &QuantizedModel, path: &Path) -> Result<(), Error> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     if !name.ends_with(".safetensors") {
         return Err(Error::Invalid(format!(
             "{}: quantized models are written as .bpq.safetensors",

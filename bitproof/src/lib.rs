@@ -30,5 +30,5 @@ pub use quantizer_core;
 pub use digest::sha256_file;
 pub use error::Error;
 pub use files::{AnyModel, load, load_float, load_quantized, save};
-pub use quantize::{InputQuantizerMode, Quantized, QuantizeOptions, quantize};
+pub use quantize::{InputQuantizerMode, QuantizeOptions, Quantized, quantize};
 pub use samples::Samples;

@@ -24,8 +24,11 @@ pub(crate) fn calibrated_graph(
     input: Option<InputQuantizerSpec>,
 ) -> CalibratedGraph {
     let mut draft = graph.into_draft();
-    let statuses: BTreeMap<String, Status> =
-        resolved.layers.into_iter().map(|l| (l.name, l.status)).collect();
+    let statuses: BTreeMap<String, Status> = resolved
+        .layers
+        .into_iter()
+        .map(|l| (l.name, l.status))
+        .collect();
     let mut extra = Vec::new();
     if let Some(spec) = input {
         extra.extend(insert_input_quantizer(&mut draft, spec));
@@ -45,7 +48,11 @@ pub(crate) fn calibrated_graph(
         })
         .collect();
     nodes.extend(extra);
-    CalibratedGraph { name: draft.name, nodes, outputs: draft.outputs }
+    CalibratedGraph {
+        name: draft.name,
+        nodes,
+        outputs: draft.outputs,
+    }
 }
 
 fn calibrated_op(
@@ -60,7 +67,12 @@ fn calibrated_op(
                 rescaling_rate: rescaling_rate.clone(),
             });
             let (config, json) = (config.as_ref().clone(), json.clone());
-            CalibratedOp::Quantized(Box::new(QuantizedLayer { layer, config, json, ranges }))
+            CalibratedOp::Quantized(Box::new(QuantizedLayer {
+                layer,
+                config,
+                json,
+                ranges,
+            }))
         }
         Some(Status::Input | Status::Float { .. }) | None => CalibratedOp::Float(Box::new(layer)),
     }
@@ -68,11 +80,20 @@ fn calibrated_op(
 
 fn insert_input_quantizer(draft: &mut Draft, spec: InputQuantizerSpec) -> Option<CalibratedNode> {
     let is_input = |layer: &Layer| matches!(layer, Layer::Input(_));
-    let input = draft.nodes.iter().find(|n| is_input(&n.layer))?.name.clone();
+    let input = draft
+        .nodes
+        .iter()
+        .find(|n| is_input(&n.layer))?
+        .name
+        .clone();
     let name = free_name(draft, "input_quantizer");
     draft.replace_uses(&input, &name);
     let op = CalibratedOp::InputQuantizer(spec);
-    Some(CalibratedNode { name, inputs: vec![input], op })
+    Some(CalibratedNode {
+        name,
+        inputs: vec![input],
+        op,
+    })
 }
 
 fn final_dequantizers(draft: &mut Draft) -> Vec<CalibratedNode> {
@@ -82,7 +103,11 @@ fn final_dequantizers(draft: &mut Draft) -> Vec<CalibratedNode> {
         let taken: BTreeSet<&str> = made.iter().map(|n| n.name.as_str()).collect();
         let name = free_name_beside(draft, "dequantizer", &taken);
         draft.outputs[i].clone_from(&name);
-        made.push(CalibratedNode { name, inputs: vec![source], op: CalibratedOp::Dequantizer });
+        made.push(CalibratedNode {
+            name,
+            inputs: vec![source],
+            op: CalibratedOp::Dequantizer,
+        });
     }
     made
 }
@@ -97,7 +122,11 @@ fn dequantizers(draft: &mut Draft, statuses: &BTreeMap<String, Status>) -> Vec<C
             *name = format!("{name}/dequantizer");
         }
     };
-    for node in draft.nodes.iter_mut().filter(|node| !is_quantized(&node.name)) {
+    for node in draft
+        .nodes
+        .iter_mut()
+        .filter(|node| !is_quantized(&node.name))
+    {
         node.inputs.iter_mut().for_each(&mut renamed);
     }
     draft.outputs.iter_mut().for_each(&mut renamed);
@@ -120,5 +149,8 @@ fn free_name_beside(draft: &Draft, name: &str, taken: &BTreeSet<&str>) -> String
     let is_taken =
         |name: &str| taken.contains(name) || draft.nodes.iter().any(|node| node.name == name);
     let candidates = std::iter::once(name.to_owned()).chain((1..).map(|k| format!("{name}_{k}")));
-    candidates.into_iter().find(|name| !is_taken(name)).unwrap_or_else(|| name.to_owned())
+    candidates
+        .into_iter()
+        .find(|name| !is_taken(name))
+        .unwrap_or_else(|| name.to_owned())
 }

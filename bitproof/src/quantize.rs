@@ -6,7 +6,7 @@ use calibration::{
     SampleSource, calibrate, equalize, fold_zero_point, prepare_unsigned_input,
 };
 use config_schema::{
-    Axis, ConfigIssue, InputQuantizerConfig, InputDtype, LayerKind, QuantizationParams, Request,
+    Axis, ConfigIssue, InputDtype, InputQuantizerConfig, LayerKind, QuantizationParams, Request,
     Resolved, Status, Strictness, Topology, explain, input_quantizer, resolve,
 };
 use float_model::{
@@ -15,10 +15,10 @@ use float_model::{
 use quantizer_core::PerAxis;
 use serde_json::{Map, Value};
 
+use crate::Error;
 use crate::plan::{Ranges, calibrated_graph};
 use crate::samples::{Samples, random_source};
 use crate::topology::topology;
-use crate::Error;
 
 /// Batch size when none is asked for.
 const DEFAULT_BATCH_SIZE: usize = 100;
@@ -114,7 +114,11 @@ pub fn quantize(
     let mut source = open_samples(samples, &graph, options)?;
     let graph = with_input_shape(graph, source.item_shape(), options)?;
     let original: Vec<String> = graph.nodes().iter().map(|node| node.name.clone()).collect();
-    let Sanitized { graph, events, removed } = sanitize(graph, options.hardware)?;
+    let Sanitized {
+        graph,
+        events,
+        removed,
+    } = sanitize(graph, options.hardware)?;
     let topology = topology(&graph);
     check_quantize_until(&topology, &original, options)?;
     let request = Request {
@@ -135,8 +139,18 @@ pub fn quantize(
     let mut model = lower(calibrated_graph(graph, resolved, &ranges, spec))?;
     let seed = source.is_random().then_some(options.seed);
     let tool = format!("bitproof {}", env!("CARGO_PKG_VERSION"));
-    model.provenance = Provenance { tool, seed, ..Provenance::default() };
-    Ok(Quantized { model, rewrites: events, explanation, warnings, batches })
+    model.provenance = Provenance {
+        tool,
+        seed,
+        ..Provenance::default()
+    };
+    Ok(Quantized {
+        model,
+        rewrites: events,
+        explanation,
+        warnings,
+        batches,
+    })
 }
 
 /// Returns the source of the samples, or of random ones that fit the model's input.
@@ -150,13 +164,19 @@ fn open_samples(
     }
     let (_, input) = sole_input(graph)?;
     let open = || {
-        Error::Invalid("the model's input has open extents: give samples or --input-shape".to_owned())
+        Error::Invalid(
+            "the model's input has open extents: give samples or --input-shape".to_owned(),
+        )
     };
     let shape = match &options.input_shape {
         Some(shape) => shape.clone(),
         None => {
             let node = &graph.nodes()[input];
-            node.shape.iter().copied().collect::<Option<Vec<usize>>>().ok_or_else(open)?
+            node.shape
+                .iter()
+                .copied()
+                .collect::<Option<Vec<usize>>>()
+                .ok_or_else(open)?
         }
     };
     let dtype = match &graph.nodes()[input].layer {
@@ -164,7 +184,12 @@ fn open_samples(
         _ => raw_dtype(options.params.values().input_dtype),
     };
     let n_samples = options.num_samples.unwrap_or(DEFAULT_RANDOM_SAMPLES);
-    Ok(Box::new(random_source(options.seed, dtype, n_samples, shape)))
+    Ok(Box::new(random_source(
+        options.seed,
+        dtype,
+        n_samples,
+        shape,
+    )))
 }
 
 /// Returns the graph with its open input extents replaced by those of the samples.
@@ -183,7 +208,10 @@ fn with_input_shape(
     let (name, index) = sole_input(&graph)?;
     let declared = &graph.nodes()[index].shape;
     let fits = declared.len() == item_shape.len()
-        && declared.iter().zip(item_shape).all(|(d, s)| d.is_none_or(|d| d == *s));
+        && declared
+            .iter()
+            .zip(item_shape)
+            .all(|(d, s)| d.is_none_or(|d| d == *s));
     if !fits {
         return Err(calibration::CalibrationError::Shape {
             samples: item_shape.to_vec(),
@@ -220,7 +248,9 @@ fn check_quantize_until(
     original: &[String],
     options: &QuantizeOptions,
 ) -> Result<(), Error> {
-    let Some(name) = &options.quantize_until else { return Ok(()) };
+    let Some(name) = &options.quantize_until else {
+        return Ok(());
+    };
     let exists = topology.find(name).is_some();
     if exists || original.contains(name) {
         return Ok(());
@@ -276,7 +306,12 @@ fn batch_plan(source: &dyn SampleSource, options: &QuantizeOptions) -> Result<Ba
     let available = source.n_samples();
     let num_samples = options.num_samples.unwrap_or(available);
     let batch_size = options.batch_size.unwrap_or(DEFAULT_BATCH_SIZE);
-    Ok(BatchPlan::new(available, num_samples, batch_size, options.epochs)?)
+    Ok(BatchPlan::new(
+        available,
+        num_samples,
+        batch_size,
+        options.epochs,
+    )?)
 }
 
 /// Returns what calibration observes: layers with an output quantizer, and the input.
@@ -285,29 +320,38 @@ fn sites(resolved: &Resolved, input: Option<&InputQuantizerConfig>) -> ObservedS
         Axis::PerTensor => Granularity::PerTensor,
         Axis::PerAxis => Granularity::PerAxis,
     };
-    let outputs = resolved.layers.iter().filter_map(|layer| match &layer.status {
-        Status::Quantized { config, .. } => {
-            let quantizer = config.output_quantizer.as_ref()?;
-            Some((layer.name.clone(), granularity(quantizer.axis)))
-        }
-        Status::Input | Status::Float { .. } => None,
-    });
+    let outputs = resolved
+        .layers
+        .iter()
+        .filter_map(|layer| match &layer.status {
+            Status::Quantized { config, .. } => {
+                let quantizer = config.output_quantizer.as_ref()?;
+                Some((layer.name.clone(), granularity(quantizer.axis)))
+            }
+            Status::Input | Status::Float { .. } => None,
+        });
     let input = input.map(|input| granularity(input.axis));
-    ObservedSites { outputs: outputs.collect(), input }
+    ObservedSites {
+        outputs: outputs.collect(),
+        input,
+    }
 }
 
-fn warnings(
-    resolved: &Resolved,
-    sites: &ObservedSites,
-    source: &dyn SampleSource,
-) -> Vec<String> {
-    let mut warnings: Vec<String> = resolved.warnings.iter().map(ConfigIssue::to_string).collect();
+fn warnings(resolved: &Resolved, sites: &ObservedSites, source: &dyn SampleSource) -> Vec<String> {
+    let mut warnings: Vec<String> = resolved
+        .warnings
+        .iter()
+        .map(ConfigIssue::to_string)
+        .collect();
     for layer in &resolved.layers {
         if let Status::Float { reason } = &layer.status {
             warnings.push(format!("layer `{}` stays in float: {reason}", layer.name));
         }
     }
-    let per_axis = sites.outputs.iter().any(|(_, g)| *g == Granularity::PerAxis);
+    let per_axis = sites
+        .outputs
+        .iter()
+        .any(|(_, g)| *g == Granularity::PerAxis);
     if source.is_random() && per_axis {
         warnings.push(
             "random samples calibrate a range for each channel badly: give real samples, or use \
@@ -326,7 +370,10 @@ fn settle(
     observed: Observed,
     input: Option<InputQuantizerConfig>,
 ) -> Result<(Graph, Ranges, Option<InputQuantizerSpec>), Error> {
-    let Observed { outputs, input: range } = observed;
+    let Observed {
+        outputs,
+        input: range,
+    } = observed;
     let mut draft = graph.into_draft();
     let spec = match input.zip(range) {
         None => None,
@@ -344,13 +391,20 @@ fn settle(
         .iter()
         .zip(&resolved.layers)
         .filter_map(|(info, layer)| {
-            let Status::Quantized { config, .. } = &layer.status else { return None };
+            let Status::Quantized { config, .. } = &layer.status else {
+                return None;
+            };
             let quantizer = config.output_quantizer.as_ref()?;
             let range = outputs.get(&layer.name)?.clone();
             // Sums of an Add have no float scales: their quantizer only shifts.
             let scaled = info.kind != LayerKind::Add;
             let (layer, bitwidth) = (layer.name.clone(), quantizer.bitwidth);
-            Some(OutputSite { layer, bitwidth, scaled, range })
+            Some(OutputSite {
+                layer,
+                bitwidth,
+                scaled,
+                range,
+            })
         })
         .collect();
     let equalized = equalize(Graph::new(draft)?, &sites)?;
@@ -359,8 +413,11 @@ fn settle(
 
 /// Returns the ranges of an InputQuantizer; an unsigned one never starts above zero.
 fn input_spec(config: InputQuantizerConfig, range: InputRange) -> InputQuantizerSpec {
-    let range_min: PerAxis<f32> =
-        if config.signed { range.min } else { range.min.map(|min| min.min(0.0)) };
+    let range_min: PerAxis<f32> = if config.signed {
+        range.min
+    } else {
+        range.min.map(|min| min.min(0.0))
+    };
     InputQuantizerSpec {
         bitwidth: config.bitwidth,
         signed: config.signed,

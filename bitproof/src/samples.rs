@@ -89,10 +89,14 @@ impl SampleSource for FileSource {
     }
 
     fn rewind(&mut self) -> Result<(), CalibrationError> {
-        self.reader.rewind().map_err(|e| CalibrationError::Source(e.to_string()))
+        self.reader
+            .rewind()
+            .map_err(|e| CalibrationError::Source(e.to_string()))
     }
 
     fn next_batch(&mut self, n: usize) -> Result<ArrayD<f32>, CalibrationError> {
-        self.reader.next_batch(n).map_err(|e| CalibrationError::Source(e.to_string()))
+        self.reader
+            .next_batch(n)
+            .map_err(|e| CalibrationError::Source(e.to_string()))
     }
 }

@@ -13,7 +13,9 @@ pub(crate) fn topology(graph: &Graph) -> Topology {
         shape: node.shape.clone(),
         is_output: graph.outputs().contains(&id),
     });
-    Topology { layers: layers.collect() }
+    Topology {
+        layers: layers.collect(),
+    }
 }
 
 /// Returns which rules apply to a layer; one whose parameters have no integer form counts as
@@ -64,7 +66,9 @@ fn kind(node: &Node) -> LayerKind {
 
 /// Returns whether a layer's activation would have to be split off first.
 pub(crate) fn has_fused_activation(layer: &Layer) -> bool {
-    layer.activation().is_some_and(|activation| activation != Activation::Linear)
+    layer
+        .activation()
+        .is_some_and(|activation| activation != Activation::Linear)
 }
 
 fn is_zero(x: f32) -> bool {

@@ -55,7 +55,10 @@ pub fn prepare_unsigned_input(draft: &mut Draft, first: &str) {
     clippy::cast_possible_truncation,
     reason = "scales are applied in float32"
 )]
-#[expect(clippy::wildcard_enum_match_arm, reason = "other layers cannot take a zero point")]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "other layers cannot take a zero point"
+)]
 pub fn fold_zero_point(
     draft: &mut Draft,
     first: &str,

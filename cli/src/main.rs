@@ -1,2 +1,37 @@
 //! The `bitproof` command.
-fn main() {}
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the binary talks to its user")]
+
+mod args;
+mod commands;
+mod inputs;
+mod progress;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command, Format, FormatArgs};
+
+/// Wrong use or bad input.
+const BAD_INPUT: u8 = 2;
+/// A fault of the tool.
+const OUR_FAULT: u8 = 3;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse_from(args::normalized(std::env::args_os()));
+    let demo = Command::Demo(FormatArgs { format: Format::Text });
+    let command = cli.command.unwrap_or(demo);
+    // A panic is a fault of ours, whatever the input; its message is already on stderr.
+    match catch_unwind(AssertUnwindSafe(|| commands::run(command))) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(BAD_INPUT)
+        }
+        Err(_) => {
+            eprintln!("error: this is a fault of bitproof; please report it with the command");
+            ExitCode::from(OUR_FAULT)
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! One module a command.
+
+mod config;
+mod demo;
+mod eval;
+mod insert_rescaling;
+mod quantize;
+mod run;
+mod summary;
+
+use anyhow::Result;
+
+use crate::args::Command;
+
+/// Runs a command.
+pub(crate) fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Quantize(args) => quantize::run(&args),
+        Command::Config(args) => config::run(&args),
+        Command::Summary(args) => summary::run(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Eval(args) => eval::run(&args),
+        Command::InsertRescaling(args) => insert_rescaling::run(&args),
+        Command::Schema => {
+            let schema = bitproof::config_schema::json_schema();
+            println!("{}", bitproof::config_schema::to_indented(&schema));
+            Ok(())
+        }
+        Command::Demo(args) => demo::run(&args),
+    }
+}

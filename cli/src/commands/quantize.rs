@@ -1,0 +1,166 @@
+//! `bitproof quantize`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow, bail};
+use bitproof::config_schema::{InputDtype, Strictness};
+use bitproof::float_model::{HardwareRewrites, Outcome};
+use bitproof::{
+    InputQuantizerMode, ParamValues, QuantizationParams, Quantized, QuantizeOptions, Samples,
+    load_float, quantize, save, sha256_file,
+};
+use serde_json::{Map, Value, json};
+
+use crate::args::{Format, InputQuantizerArg, QuantizeArgs};
+use crate::progress;
+
+/// Quantizes a float model and writes the result.
+pub(super) fn run(args: &QuantizeArgs) -> Result<()> {
+    let start = Instant::now();
+    let model_path = args.model.path();
+    let save_path = args.save.clone().unwrap_or_else(|| default_save_path(&model_path));
+    let options = options(args)?;
+    let graph = load_float(&model_path)?;
+    let samples = match &args.samples.samples {
+        None => Samples::Random,
+        Some(path) => Samples::File { path: path.clone(), key: args.samples.samples_key.clone() },
+    };
+    if args.samples.samples.is_none() && args.format.format == Format::Text {
+        eprintln!("note: no --samples: calibrating on random samples, seed {}", options.seed);
+    }
+    let bar = progress::bar(0, "samples");
+    let quantized = quantize(graph, samples, &options, &mut |p| {
+        bar.set_length(u64::try_from(p.total).unwrap_or(u64::MAX));
+        progress::set(&bar, p.done);
+    });
+    bar.finish_and_clear();
+    let mut quantized = quantized?;
+    let provenance = &mut quantized.model.provenance;
+    provenance.model_digest = Some(digest(&model_path)?);
+    provenance.samples_digest = args.samples.samples.as_deref().map(digest).transpose()?;
+    provenance.config_digest = args.q_config.as_deref().map(digest).transpose()?;
+    save(&quantized.model, &save_path)?;
+    report(args, &quantized, &save_path, start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn digest(path: &Path) -> Result<String> {
+    sha256_file(path).with_context(|| path.display().to_string())
+}
+
+/// Returns the model's path with the extension of our own format.
+fn default_save_path(model: &Path) -> PathBuf {
+    model.with_extension("bpq.safetensors")
+}
+
+fn options(args: &QuantizeArgs) -> Result<QuantizeOptions> {
+    let bits = &args.bits;
+    let input_dtype = InputDtype::from_name(&bits.input_dtype)
+        .ok_or_else(|| anyhow!("--input-dtype {}: use uint8, int8 or int16", bits.input_dtype))?;
+    let params = QuantizationParams::try_from(ParamValues {
+        activation_bits: bits.activation_bits,
+        per_tensor_activations: bits.per_tensor_activations,
+        weight_bits: bits.weight_bits,
+        output_bits: bits.output_bits,
+        input_weight_bits: bits.input_weight_bits,
+        input_dtype,
+        buffer_bits: bits.buffer_bits,
+        last_output_bits: bits.last_output_bits,
+    })?;
+    let hardware =
+        if args.no_hardware_rewrites { HardwareRewrites::Off } else { HardwareRewrites::On };
+    Ok(QuantizeOptions {
+        params,
+        q_config: args.q_config.as_deref().map(read_q_config).transpose()?,
+        strictness: if args.lenient { Strictness::Lenient } else { Strictness::Strict },
+        quantize_until: args.quantize_until.clone(),
+        input_quantizer: match args.input_quantizer {
+            InputQuantizerArg::Auto => InputQuantizerMode::Auto,
+            InputQuantizerArg::Always => InputQuantizerMode::Always,
+            InputQuantizerArg::Never => InputQuantizerMode::Never,
+        },
+        input_shape: args.input_shape.clone(),
+        num_samples: args.samples.num_samples,
+        batch_size: args.samples.batch_size,
+        epochs: args.samples.epochs,
+        seed: args.samples.seed,
+        hardware,
+    })
+}
+
+fn read_q_config(path: &Path) -> Result<Map<String, Value>> {
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let value: Value =
+        serde_json::from_str(&text).with_context(|| format!("{}: not JSON", path.display()))?;
+    match value.as_object() {
+        Some(object) => Ok(object.clone()),
+        None => bail!("{}: expected an object with an entry for each layer", path.display()),
+    }
+}
+
+fn report(args: &QuantizeArgs, quantized: &Quantized, path: &Path, seconds: f64) {
+    if args.format.format == Format::Json {
+        println!("{:#}", to_json(quantized, path));
+        return;
+    }
+    if args.explain {
+        explain(quantized);
+    }
+    for warning in &quantized.warnings {
+        eprintln!("warning: {warning}");
+    }
+    let batches = &quantized.batches;
+    let n_layers =
+        quantized.model.nodes.iter().filter(|n| n.class_name.starts_with("Quantized")).count();
+    println!(
+        "{n_layers} layers quantized; {} batches of {} samples, {} epoch(s); written to {} in {seconds:.1} s",
+        batches.steps,
+        batches.batch_size,
+        batches.epochs,
+        path.display()
+    );
+}
+
+fn explain(quantized: &Quantized) {
+    println!("Rewrites:");
+    for event in &quantized.rewrites {
+        let (mark, text) = match &event.outcome {
+            Outcome::Applied(what) => ("applied", what),
+            Outcome::Refused(why) => ("refused", why),
+        };
+        println!("  {mark} {} at {}: {text}", event.rewrite, event.layer);
+    }
+    println!("Configuration:");
+    for line in &quantized.explanation {
+        println!("  {line}");
+    }
+}
+
+fn to_json(quantized: &Quantized, path: &Path) -> Value {
+    let rewrites: Vec<Value> = quantized
+        .rewrites
+        .iter()
+        .map(|event| {
+            let (applied, message) = match &event.outcome {
+                Outcome::Applied(what) => (true, what),
+                Outcome::Refused(why) => (false, why),
+            };
+            json!({
+                "rewrite": event.rewrite, "layer": event.layer,
+                "applied": applied, "message": message,
+            })
+        })
+        .collect();
+    let batches = &quantized.batches;
+    json!({
+        "output": path.display().to_string(),
+        "rewrites": rewrites,
+        "explanation": quantized.explanation,
+        "warnings": quantized.warnings,
+        "batches": {
+            "batch_size": batches.batch_size, "steps": batches.steps, "epochs": batches.epochs,
+        },
+    })
+}

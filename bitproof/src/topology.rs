@@ -1,7 +1,7 @@
 //! The skeleton of a float graph, as the rules of configuration see it.
 
 use config_schema::{LayerInfo, LayerKind, Topology};
-use float_model::{Activation, Graph, Layer, Node};
+use float_model::{Graph, Layer, Node};
 use quantizer_core::PerAxis;
 
 /// Returns the skeleton of `graph`.
@@ -62,13 +62,6 @@ fn kind(node: &Node) -> LayerKind {
         | Layer::UpSampling2D { .. }
         | Layer::Permute { .. } => LayerKind::Unquantizable,
     }
-}
-
-/// Returns whether a layer's activation would have to be split off first.
-pub(crate) fn has_fused_activation(layer: &Layer) -> bool {
-    layer
-        .activation()
-        .is_some_and(|activation| activation != Activation::Linear)
 }
 
 fn is_zero(x: f32) -> bool {

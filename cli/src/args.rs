@@ -20,7 +20,9 @@ const LONG_SHORTS: [(&str, &str); 6] = [
 /// Without a command, runs `demo`.
 #[derive(Debug, Parser)]
 #[command(name = "bitproof", version, max_term_width = 100)]
-#[command(after_help = "Example:\n  bitproof quantize model.h5 --samples x_train.npy -s model.bpq.safetensors\n  bitproof eval model.bpq.safetensors --data test.npz --float model.h5\n\nExit codes: 0 done, 1 done and the answer is no, 2 wrong use or bad input, 3 a fault of bitproof.")]
+#[command(
+    after_help = "Example:\n  bitproof quantize model.h5 --samples x_train.npy -s model.bpq.safetensors\n  bitproof eval model.bpq.safetensors --data test.npz --float model.h5\n\nExit codes: 0 done, 1 done and the answer is no, 2 wrong use or bad input, 3 a fault of bitproof."
+)]
 pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -30,7 +32,9 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Quantize and calibrate a float model
-    #[command(after_help = "Example:\n  bitproof quantize model.h5 --samples x.npy -w 4 -a 4 -i 8 -c q_config.json -s out.bpq.safetensors")]
+    #[command(
+        after_help = "Example:\n  bitproof quantize model.h5 --samples x.npy -w 4 -a 4 -i 8 -c q_config.json -s out.bpq.safetensors"
+    )]
     Quantize(Box<QuantizeArgs>),
     /// Print the configuration of a quantized model as JSON, to edit and pass to `quantize -c`
     #[command(after_help = "Example:\n  bitproof config model.bpq.safetensors > q_config.json")]
@@ -39,13 +43,19 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  bitproof summary model.h5")]
     Summary(ModelFormatArgs),
     /// Run a quantized model on inputs, in integers
-    #[command(after_help = "Example:\n  bitproof run model.bpq.safetensors --inputs x.npy --outputs y.npy --dump-layers layers.npz")]
+    #[command(
+        after_help = "Example:\n  bitproof run model.bpq.safetensors --inputs x.npy --outputs y.npy --dump-layers layers.npz"
+    )]
     Run(RunArgs),
     /// Measure the accuracy of a quantized model on labelled data
-    #[command(after_help = "Example:\n  bitproof eval model.bpq.safetensors --data test.npz --float model.h5")]
+    #[command(
+        after_help = "Example:\n  bitproof eval model.bpq.safetensors --data test.npz --float model.h5"
+    )]
     Eval(EvalArgs),
     /// Insert a Rescaling after the input of a float model
-    #[command(after_help = "Example:\n  bitproof insert-rescaling model.h5 --scale 0.00784313725490196 --offset -1 -s rescaled.h5")]
+    #[command(
+        after_help = "Example:\n  bitproof insert-rescaling model.h5 --scale 0.00784313725490196 --offset -1 -s rescaled.h5"
+    )]
     InsertRescaling(InsertRescalingArgs),
     /// Print the JSON Schema of a q_config file
     #[command(after_help = "Example:\n  bitproof schema > q_config.schema.json")]
@@ -78,14 +88,22 @@ pub(crate) struct ModelArgs {
     #[arg(value_name = "MODEL", required_unless_present = "model_flag")]
     model: Option<PathBuf>,
     /// The model's file, as a flag
-    #[arg(short = 'm', long = "model", value_name = "MODEL", conflicts_with = "model")]
+    #[arg(
+        short = 'm',
+        long = "model",
+        value_name = "MODEL",
+        conflicts_with = "model"
+    )]
     model_flag: Option<PathBuf>,
 }
 
 impl ModelArgs {
     /// Returns the model's path, given either way.
     pub(crate) fn path(&self) -> PathBuf {
-        self.model.clone().or_else(|| self.model_flag.clone()).unwrap_or_default()
+        self.model
+            .clone()
+            .or_else(|| self.model_flag.clone())
+            .unwrap_or_default()
     }
 }
 
@@ -219,10 +237,20 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "FILE", required_unless_present_all = ["images", "labels"])]
     pub(crate) data: Option<PathBuf>,
     /// Images, .npy, instead of --data
-    #[arg(long, value_name = "FILE", requires = "labels", conflicts_with = "data")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "labels",
+        conflicts_with = "data"
+    )]
     pub(crate) images: Option<PathBuf>,
     /// Labels, .npy, instead of --data
-    #[arg(long, value_name = "FILE", requires = "images", conflicts_with = "data")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "images",
+        conflicts_with = "data"
+    )]
     pub(crate) labels: Option<PathBuf>,
     /// The float model to compare with
     #[arg(long, value_name = "MODEL")]
@@ -271,15 +299,34 @@ mod tests {
 
     fn normal(args: &[&str]) -> Vec<String> {
         let args = args.iter().map(OsString::from);
-        normalized(args).into_iter().map(|arg| arg.into_string().unwrap()).collect()
+        normalized(args)
+            .into_iter()
+            .map(|arg| arg.into_string().unwrap())
+            .collect()
     }
 
     #[test]
     fn spellings_of_the_reference_are_accepted() {
-        let got = normal(&["bitproof", "-ns", "4", "--batch_size=3", "--per_tensor_activations"]);
-        let want = ["bitproof", "--num-samples", "4", "--batch-size=3", "--per-tensor-activations"];
+        let got = normal(&[
+            "bitproof",
+            "-ns",
+            "4",
+            "--batch_size=3",
+            "--per_tensor_activations",
+        ]);
+        let want = [
+            "bitproof",
+            "--num-samples",
+            "4",
+            "--batch-size=3",
+            "--per-tensor-activations",
+        ];
         assert_eq!(got, want, "spellings");
-        assert_eq!(normal(&["-s", "a_b.h5", "--c=x_y"]), ["-s", "a_b.h5", "--c=x_y"], "values stay");
+        assert_eq!(
+            normal(&["-s", "a_b.h5", "--c=x_y"]),
+            ["-s", "a_b.h5", "--c=x_y"],
+            "values stay"
+        );
     }
 
     #[test]

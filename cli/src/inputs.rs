@@ -21,7 +21,11 @@ pub(crate) fn labels(path: &Path, key: Option<&str>) -> Result<Vec<i64>> {
     let n_labels = labels.len();
     let items = labels.shape().first().copied().unwrap_or(0);
     if items != n_labels {
-        bail!("{}: labels of shape {:?}, expected one an item", path.display(), labels.shape());
+        bail!(
+            "{}: labels of shape {:?}, expected one an item",
+            path.display(),
+            labels.shape()
+        );
     }
     Ok(labels.into_iter().collect())
 }
@@ -72,7 +76,10 @@ pub(crate) fn overflow_lines(
 ) -> Vec<String> {
     let mut lines = Vec::new();
     for (node, counters) in model.nodes.iter().zip(counters) {
-        for (stage, count) in counters.iter().filter(|(s, c)| !s.clips_by_design() && c.saturated > 0) {
+        for (stage, count) in counters
+            .iter()
+            .filter(|(s, c)| !s.clips_by_design() && c.saturated > 0)
+        {
             lines.push(format!(
                 "{}: {stage}: {} of {} values overflow (largest {})",
                 node.name, count.saturated, count.elements, count.max_abs

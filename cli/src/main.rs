@@ -1,5 +1,9 @@
 //! The `bitproof` command.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the binary talks to its user")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the binary talks to its user"
+)]
 
 mod args;
 mod commands;
@@ -20,7 +24,9 @@ const OUR_FAULT: u8 = 3;
 
 fn main() -> ExitCode {
     let cli = Cli::parse_from(args::normalized(std::env::args_os()));
-    let demo = Command::Demo(FormatArgs { format: Format::Text });
+    let demo = Command::Demo(FormatArgs {
+        format: Format::Text,
+    });
     let command = cli.command.unwrap_or(demo);
     // A panic is a fault of ours, whatever the input; its message is already on stderr.
     match catch_unwind(AssertUnwindSafe(|| commands::run(command))) {

@@ -8,6 +8,7 @@ mod error;
 mod eval;
 mod graph;
 mod layer;
+mod rewrite;
 mod shape;
 mod summary;
 
@@ -20,5 +21,6 @@ pub use layer::{
     GlobalAveragePooling2D, Input, Layer, Pool2D, ReLU, Rescaling, SeparableConv2D,
 };
 pub use quantizer_core::geometry::{Padding, Pads};
+pub use rewrite::{HardwareRewrites, Outcome, RewriteEvent, Sanitized, sanitize};
 pub use shape::{Shape, infer_shape, item_axis};
 pub use summary::{ParamCount, Summary, SummaryRow};

@@ -1,1 +1,70 @@
-//! Readers and writers of model and tensor files
+//! Readers and writers, one module a format.
+//!
+//! Readers take hostile files: they return an error that names the file, never panic, and never
+//! allocate more than the file's size justifies. Files are written under a temporary name in the
+//! target folder and renamed.
+
+mod arrays;
+mod atomic;
+mod bpq;
+mod error;
+mod hdf5;
+mod keras;
+mod npy;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+pub use arrays::{ArrayReader, NpzWriter, read_integers, write_npy_f32};
+pub use bpq::{read_bpq, write_bpq};
+pub use error::FileError;
+pub use keras::{read_keras_h5, read_quantized_h5, write_keras_h5};
+
+/// What a model file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelKind {
+    /// A float network saved by Keras 2.
+    KerasFloatH5,
+    /// A quantized network saved by QuantizeML.
+    KerasQuantizedH5,
+    /// A quantized network in our own format.
+    Bpq,
+}
+
+/// Returns what a model file holds, by its content.
+///
+/// # Errors
+///
+/// The file cannot be read, or is of a format that is not supported.
+pub fn detect(path: &Path) -> Result<ModelKind, FileError> {
+    let unsupported = |what: &str| FileError::unsupported(path, what);
+    if path.is_dir() {
+        return Err(unsupported(
+            "a folder (a SavedModel?); save the model as .h5",
+        ));
+    }
+    let mut start = [0; 16];
+    let mut file = File::open(path).map_err(|e| FileError::io(path, &e))?;
+    let n = file.read(&mut start).map_err(|e| FileError::io(path, &e))?;
+    let start = &start[..n];
+    if hdf5::is_hdf5(path)? {
+        let quantized = keras::is_quantized(path)?;
+        return Ok(if quantized {
+            ModelKind::KerasQuantizedH5
+        } else {
+            ModelKind::KerasFloatH5
+        });
+    }
+    if start.len() > 8 && start[8] == b'{' {
+        return Ok(ModelKind::Bpq);
+    }
+    if start.starts_with(b"PK") {
+        return Err(unsupported(
+            "a .keras archive; save the model as .h5 (Keras 2 format)",
+        ));
+    }
+    Err(unsupported(
+        "no model format that is known; supported are .h5 and .bpq.safetensors",
+    ))
+}

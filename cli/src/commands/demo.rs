@@ -7,8 +7,8 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use bitproof::quantizer_core::Stage;
 use bitproof::{
-    Executor, ParamValues, QuantizationParams, QuantizeOptions, QuantizedModel, Samples, load_float,
-    quantize,
+    Executor, ParamValues, QuantizationParams, QuantizeOptions, QuantizedModel, Samples,
+    load_float, quantize,
 };
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
@@ -35,7 +35,10 @@ struct Row {
 /// Quantizes the embedded network at 8 and at 4 bits and measures it.
 pub(super) fn run(args: &FormatArgs) -> Result<()> {
     let folder = tempfile::tempdir().context("a temporary folder")?;
-    let (model, digits) = (folder.path().join("digits.h5"), folder.path().join("digits.npz"));
+    let (model, digits) = (
+        folder.path().join("digits.h5"),
+        folder.path().join("digits.npz"),
+    );
     fs::write(&model, MODEL)?;
     fs::write(&digits, DIGITS)?;
     let data = Data::from_npz(&digits)?;
@@ -43,11 +46,19 @@ pub(super) fn run(args: &FormatArgs) -> Result<()> {
     for bits in [8, 4] {
         let start = Instant::now();
         let graph = load_float(&model)?;
-        let samples = Samples::File { path: digits.clone(), key: Some("x_train".to_owned()) };
+        let samples = Samples::File {
+            path: digits.clone(),
+            key: Some("x_train".to_owned()),
+        };
         let quantized = quantize(graph.clone(), samples, &options(bits)?, &mut |_| ())?;
         let scores = evaluate(Some(&quantized.model), Some(&graph), &data)?;
         let milliseconds = 1000.0 * start.elapsed().as_secs_f64();
-        rows.push(measure(bits, &quantized.model, &digits, (scores, milliseconds))?);
+        rows.push(measure(
+            bits,
+            &quantized.model,
+            &digits,
+            (scores, milliseconds),
+        )?);
     }
     match args.format {
         Format::Text => print_table(&rows),
@@ -63,7 +74,12 @@ fn options(bits: u8) -> Result<QuantizeOptions> {
         per_tensor_activations: bits < 8,
         ..ParamValues::default()
     })?;
-    Ok(QuantizeOptions { params, batch_size: Some(64), epochs: 2, ..QuantizeOptions::default() })
+    Ok(QuantizeOptions {
+        params,
+        batch_size: Some(64),
+        epochs: 2,
+        ..QuantizeOptions::default()
+    })
 }
 
 fn measure(
@@ -80,9 +96,16 @@ fn measure(
         let run = executor.run(batch, &mut |_, _| ())?;
         for (node, counters) in model.nodes.iter().zip(&run.counters) {
             overflows += counters.overflows();
-            let sums = [Stage::Accumulator, Stage::BiasAdd, Stage::DepthwiseAccumulator];
+            let sums = [
+                Stage::Accumulator,
+                Stage::BiasAdd,
+                Stage::DepthwiseAccumulator,
+            ];
             for (stage, count) in counters.iter().filter(|(stage, _)| sums.contains(stage)) {
-                if largest.as_ref().is_none_or(|(_, _, max)| count.max_abs > *max) {
+                if largest
+                    .as_ref()
+                    .is_none_or(|(_, _, max)| count.max_abs > *max)
+                {
                     largest = Some((node.name.clone(), stage, count.max_abs));
                 }
             }
@@ -90,7 +113,14 @@ fn measure(
         Ok(())
     })?;
     let weight_bytes = model.weight_bits().div_ceil(8);
-    Ok(Row { bits, scores, weight_bytes, largest, overflows, milliseconds })
+    Ok(Row {
+        bits,
+        scores,
+        weight_bytes,
+        largest,
+        overflows,
+        milliseconds,
+    })
 }
 
 fn print_table(rows: &[Row]) {
@@ -100,7 +130,7 @@ fn print_table(rows: &[Row]) {
         println!("Handwritten digits, {n} test images; float accuracy {accuracy:.2} %\n");
     }
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_BORDERS_ONLY).set_header([
+    table.load_style(presets::UTF8_BORDERS_ONLY).set_header([
         "bits",
         "accuracy",
         "same as float",
@@ -111,9 +141,12 @@ fn print_table(rows: &[Row]) {
     ]);
     for row in rows {
         let n = row.scores.n_items;
-        let largest = row.largest.as_ref().map_or_else(String::new, |(layer, _, max)| {
-            format!("{max} ({} bits, {layer})", 65 - max.leading_zeros())
-        });
+        let largest = row
+            .largest
+            .as_ref()
+            .map_or_else(String::new, |(layer, _, max)| {
+                format!("{max} ({} bits, {layer})", 65 - max.leading_zeros())
+            });
         table.add_row([
             row.bits.to_string(),
             format!("{:.2} %", 100.0 * share(row.scores.quantized_right, n)),

@@ -28,7 +28,11 @@ pub(super) fn run(args: &EvalArgs) -> Result<()> {
     };
     let data = Data::open(args)?;
     let scores = evaluate(quantized.as_ref(), float.as_ref(), &data)?;
-    report(args.format.format, &scores, (quantized.is_some(), float.is_some()));
+    report(
+        args.format.format,
+        &scores,
+        (quantized.is_some(), float.is_some()),
+    );
     Ok(())
 }
 
@@ -47,13 +51,21 @@ impl Data {
         let (Some(images), Some(labels)) = (&args.images, &args.labels) else {
             bail!("give --data, or --images and --labels");
         };
-        Ok(Self { images: images.clone(), images_key: None, labels: inputs::labels(labels, None)? })
+        Ok(Self {
+            images: images.clone(),
+            images_key: None,
+            labels: inputs::labels(labels, None)?,
+        })
     }
 
     /// Returns the arrays `x_test` and `y_test` of a `.npz`.
     pub(super) fn from_npz(path: &Path) -> Result<Self> {
         let labels = inputs::labels(path, Some("y_test"))?;
-        Ok(Self { images: path.to_owned(), images_key: Some("x_test"), labels })
+        Ok(Self {
+            images: path.to_owned(),
+            images_key: Some("x_test"),
+            labels,
+        })
     }
 }
 
@@ -81,7 +93,10 @@ pub(super) fn evaluate(
             None => None,
         };
         let n = batch.shape().first().copied().unwrap_or(0);
-        let labels = data.labels.get(scores.n_items..scores.n_items + n).context("labels")?;
+        let labels = data
+            .labels
+            .get(scores.n_items..scores.n_items + n)
+            .context("labels")?;
         scores.quantized_right += equal(integer.as_deref(), Some(labels));
         scores.float_right += equal(real.as_deref(), Some(labels));
         scores.alike += equal(integer.as_deref(), real.as_deref());
@@ -94,7 +109,8 @@ pub(super) fn evaluate(
 }
 
 fn equal(a: Option<&[i64]>, b: Option<&[i64]>) -> usize {
-    a.zip(b).map_or(0, |(a, b)| a.iter().zip(b).filter(|(a, b)| a == b).count())
+    a.zip(b)
+        .map_or(0, |(a, b)| a.iter().zip(b).filter(|(a, b)| a == b).count())
 }
 
 /// Returns `part` as a share of `whole`.

@@ -11,7 +11,10 @@ use crate::args::InsertRescalingArgs;
 /// Inserts a Rescaling after each input of a float model.
 pub(super) fn run(args: &InsertRescalingArgs) -> Result<()> {
     let graph = load_float(&args.model.path())?;
-    let inputs: Vec<String> = graph.inputs().map(|id| graph.node(id).name.clone()).collect();
+    let inputs: Vec<String> = graph
+        .inputs()
+        .map(|id| graph.node(id).name.clone())
+        .collect();
     let mut draft = graph.into_draft();
     for input in inputs {
         let taken = |name: &str| draft.nodes.iter().any(|node| node.name == name);

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use bitproof::config_schema::{InputDtype, Strictness};
 use bitproof::float_model::{HardwareRewrites, Outcome};
 use bitproof::{
-    InputQuantizerMode, ParamValues, QuantizationParams, Quantized, QuantizeOptions, Samples,
+    InputQuantizerMode, ParamValues, QuantizationParams, QuantizeOptions, Quantized, Samples,
     load_float, quantize, save, sha256_file,
 };
 use serde_json::{Map, Value, json};
@@ -20,15 +20,24 @@ use crate::progress;
 pub(super) fn run(args: &QuantizeArgs) -> Result<()> {
     let start = Instant::now();
     let model_path = args.model.path();
-    let save_path = args.save.clone().unwrap_or_else(|| default_save_path(&model_path));
+    let save_path = args
+        .save
+        .clone()
+        .unwrap_or_else(|| default_save_path(&model_path));
     let options = options(args)?;
     let graph = load_float(&model_path)?;
     let samples = match &args.samples.samples {
         None => Samples::Random,
-        Some(path) => Samples::File { path: path.clone(), key: args.samples.samples_key.clone() },
+        Some(path) => Samples::File {
+            path: path.clone(),
+            key: args.samples.samples_key.clone(),
+        },
     };
     if args.samples.samples.is_none() && args.format.format == Format::Text {
-        eprintln!("note: no --samples: calibrating on random samples, seed {}", options.seed);
+        eprintln!(
+            "note: no --samples: calibrating on random samples, seed {}",
+            options.seed
+        );
     }
     let bar = progress::bar(0, "samples");
     let quantized = quantize(graph, samples, &options, &mut |p| {
@@ -57,8 +66,12 @@ fn default_save_path(model: &Path) -> PathBuf {
 
 fn options(args: &QuantizeArgs) -> Result<QuantizeOptions> {
     let bits = &args.bits;
-    let input_dtype = InputDtype::from_name(&bits.input_dtype)
-        .ok_or_else(|| anyhow!("--input-dtype {}: use uint8, int8 or int16", bits.input_dtype))?;
+    let input_dtype = InputDtype::from_name(&bits.input_dtype).ok_or_else(|| {
+        anyhow!(
+            "--input-dtype {}: use uint8, int8 or int16",
+            bits.input_dtype
+        )
+    })?;
     let params = QuantizationParams::try_from(ParamValues {
         activation_bits: bits.activation_bits,
         per_tensor_activations: bits.per_tensor_activations,
@@ -69,12 +82,19 @@ fn options(args: &QuantizeArgs) -> Result<QuantizeOptions> {
         buffer_bits: bits.buffer_bits,
         last_output_bits: bits.last_output_bits,
     })?;
-    let hardware =
-        if args.no_hardware_rewrites { HardwareRewrites::Off } else { HardwareRewrites::On };
+    let hardware = if args.no_hardware_rewrites {
+        HardwareRewrites::Off
+    } else {
+        HardwareRewrites::On
+    };
     Ok(QuantizeOptions {
         params,
         q_config: args.q_config.as_deref().map(read_q_config).transpose()?,
-        strictness: if args.lenient { Strictness::Lenient } else { Strictness::Strict },
+        strictness: if args.lenient {
+            Strictness::Lenient
+        } else {
+            Strictness::Strict
+        },
         quantize_until: args.quantize_until.clone(),
         input_quantizer: match args.input_quantizer {
             InputQuantizerArg::Auto => InputQuantizerMode::Auto,
@@ -96,7 +116,10 @@ fn read_q_config(path: &Path) -> Result<Map<String, Value>> {
         serde_json::from_str(&text).with_context(|| format!("{}: not JSON", path.display()))?;
     match value.as_object() {
         Some(object) => Ok(object.clone()),
-        None => bail!("{}: expected an object with an entry for each layer", path.display()),
+        None => bail!(
+            "{}: expected an object with an entry for each layer",
+            path.display()
+        ),
     }
 }
 
@@ -112,8 +135,12 @@ fn report(args: &QuantizeArgs, quantized: &Quantized, path: &Path, seconds: f64)
         eprintln!("warning: {warning}");
     }
     let batches = &quantized.batches;
-    let n_layers =
-        quantized.model.nodes.iter().filter(|n| n.class_name.starts_with("Quantized")).count();
+    let n_layers = quantized
+        .model
+        .nodes
+        .iter()
+        .filter(|n| n.class_name.starts_with("Quantized"))
+        .count();
     println!(
         "{n_layers} layers quantized; {} batches of {} samples, {} epoch(s); written to {} in {seconds:.1} s",
         batches.steps,

@@ -31,7 +31,10 @@ pub(super) fn run(args: &RunArgs) -> Result<()> {
                 dump.add(index, tensor);
             }
         })?;
-        counters.iter_mut().zip(&run.counters).for_each(|(all, batch)| all.merge(batch));
+        counters
+            .iter_mut()
+            .zip(&run.counters)
+            .for_each(|(all, batch)| all.merge(batch));
         outputs.push(inputs::first_output(&run.outputs)?);
         done += batch.len_of(Axis(0));
         progress::set(&bar, done);
@@ -50,7 +53,7 @@ pub(super) fn run(args: &RunArgs) -> Result<()> {
 }
 
 fn joined(outputs: &[ArrayD<f32>]) -> Result<ArrayD<f32>> {
-    let views: Vec<_> = outputs.iter().map(ArrayD::view).collect();
+    let views: Vec<_> = outputs.iter().map(|x| x.view()).collect();
     if views.is_empty() {
         return Ok(ArrayD::zeros(IxDyn(&[0])));
     }
@@ -75,7 +78,12 @@ fn report(
     println!("{total} items, {milliseconds:.3} ms an item");
 }
 
-fn to_json(model: &QuantizedModel, counters: &[Counters], total: usize, milliseconds: f64) -> Value {
+fn to_json(
+    model: &QuantizedModel,
+    counters: &[Counters],
+    total: usize,
+    milliseconds: f64,
+) -> Value {
     let layers: Vec<Value> = model
         .nodes
         .iter()
@@ -108,7 +116,11 @@ struct Dump<'m> {
 impl<'m> Dump<'m> {
     fn new(model: &'m QuantizedModel) -> Self {
         let n_nodes = model.nodes.len();
-        Self { model, integers: vec![Vec::new(); n_nodes], floats: vec![Vec::new(); n_nodes] }
+        Self {
+            model,
+            integers: vec![Vec::new(); n_nodes],
+            floats: vec![Vec::new(); n_nodes],
+        }
     }
 
     fn add(&mut self, index: usize, tensor: &Tensor) {
@@ -125,7 +137,7 @@ impl<'m> Dump<'m> {
                 npz.f32(&format!("{}/float", node.name), &joined(&self.floats[i])?)?;
                 continue;
             }
-            let views: Vec<_> = self.integers[i].iter().map(ArrayD::view).collect();
+            let views: Vec<_> = self.integers[i].iter().map(|x| x.view()).collect();
             if views.is_empty() {
                 continue;
             }
@@ -146,7 +158,10 @@ impl<'m> Dump<'m> {
 fn write_format(npz: &mut NpzWriter, layer: &str, format: &QFormat) -> Result<()> {
     let bits = ArrayD::from_elem(IxDyn(&[]), i64::from(format.value_bits.bits()));
     npz.integers(&format!("{layer}/value_bits"), &bits)?;
-    npz.integers(&format!("{layer}/frac_bits"), &array(&format.frac_bits.map(i64::from)))?;
+    npz.integers(
+        &format!("{layer}/frac_bits"),
+        &array(&format.frac_bits.map(i64::from)),
+    )?;
     if let Some(scales) = &format.scales {
         npz.f32(&format!("{layer}/scales"), &array(scales))?;
     }

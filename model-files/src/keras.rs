@@ -1,0 +1,108 @@
+//! Keras 2 `.h5` files: float networks, and those that QuantizeML quantized.
+
+mod config;
+mod layers;
+mod quantized;
+mod weights;
+mod write;
+
+use std::path::Path;
+
+use float_model::{Draft, DraftNode, Graph, Input, Layer};
+
+use crate::FileError;
+use crate::hdf5::Hdf5;
+use config::{Item, ModelConfig};
+use weights::Weights;
+
+pub use quantized::read_quantized_h5;
+pub use write::write_keras_h5;
+
+/// Returns the float network of a `.h5` file that Keras 2 (or tf_keras) saved.
+///
+/// # Errors
+///
+/// The file cannot be read, holds layers that are not supported (all are named), or weights that
+/// do not fit or are not finite.
+pub fn read_keras_h5(path: &Path) -> Result<Graph, FileError> {
+    let (file, model) = open(path)?;
+    refuse_unknown(path, &model)?;
+    let mut nodes = Vec::with_capacity(model.items.len());
+    for item in &model.items {
+        let weights = Weights::read(&file, path, &item.name)?;
+        let layer = layers::layer(item, weights).map_err(|e| in_layer(path, &item.name, e))?;
+        nodes.push(DraftNode {
+            name: item.name.clone(),
+            layer,
+            inputs: item.inputs.clone(),
+        });
+    }
+    let draft = Draft {
+        name: model.name,
+        nodes,
+        outputs: model.outputs,
+    };
+    Graph::new(draft).map_err(|e| FileError::invalid(path, e.to_string()))
+}
+
+/// Returns whether a `.h5` file holds layers that QuantizeML quantized.
+pub(crate) fn is_quantized(path: &Path) -> Result<bool, FileError> {
+    let (_, model) = open(path)?;
+    Ok(model
+        .items
+        .iter()
+        .any(|item| quantized::is_quantized_class(&item.class)))
+}
+
+fn open(path: &Path) -> Result<(Hdf5, ModelConfig), FileError> {
+    let file = Hdf5::open(path)?;
+    let text = file.string("/", "model_config")?.ok_or_else(|| {
+        FileError::unsupported(
+            path,
+            "weights without a model (no model_config); save the model",
+        )
+    })?;
+    let model = ModelConfig::parse(&text).map_err(|e| match e {
+        config::Refused::Invalid(message) => FileError::invalid(path, message),
+        config::Refused::Unsupported(message) => FileError::unsupported(path, message),
+    })?;
+    Ok((file, model))
+}
+
+/// Refuses classes that are not known: all of them in one error.
+fn refuse_unknown(path: &Path, model: &ModelConfig) -> Result<(), FileError> {
+    let unknown: Vec<String> = model
+        .items
+        .iter()
+        .filter(|item| !layers::is_known(&item.class))
+        .map(|item| format!("`{}` ({})", item.name, item.class))
+        .collect();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    Err(FileError::unsupported(
+        path,
+        format!("layers {}", unknown.join(", ")),
+    ))
+}
+
+fn in_layer(path: &Path, layer: &str, error: layers::LayerRefused) -> FileError {
+    match error {
+        layers::LayerRefused::Invalid(m) => {
+            FileError::invalid(path, format!("layer `{layer}`: {m}"))
+        }
+        layers::LayerRefused::Unsupported(m) => {
+            FileError::unsupported(path, format!("layer `{layer}`: {m}"))
+        }
+    }
+}
+
+/// Returns the input layer that a Sequential model leaves out.
+fn implied_input(item: &Item) -> Option<(String, Layer)> {
+    let shape = config::batch_input_shape(&item.config)?;
+    let dtype = config::dtype(&item.config);
+    Some((
+        format!("{}_input", item.name),
+        Layer::Input(Input { shape, dtype }),
+    ))
+}

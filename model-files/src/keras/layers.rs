@@ -1,0 +1,446 @@
+//! Layers from their JSON and weights.
+
+use float_model::{
+    Activation, Add, BatchNormalization, Conv2D, Conv2DTranspose, Dense, DepthwiseConv2D,
+    GlobalAveragePooling2D, Input, Layer, Padding, Pads, Pool2D, ReLU, Rescaling, SeparableConv2D,
+};
+use ndarray::Array1;
+use quantizer_core::PerAxis;
+use serde_json::{Map, Value};
+
+use super::config::{self, Item};
+use super::weights::Weights;
+
+/// Why a layer is refused.
+#[derive(Debug)]
+pub(super) enum LayerRefused {
+    Invalid(String),
+    Unsupported(String),
+}
+
+type Config = Map<String, Value>;
+type Result<T> = std::result::Result<T, LayerRefused>;
+
+/// Classes that [`layer`] knows, by their names in files.
+const KNOWN: [&str; 38] = [
+    "InputLayer",
+    "Conv2D",
+    "Convolution2D",
+    "PaddedConv2D",
+    "DepthwiseConv2D",
+    "DepthwiseConvolution2D",
+    "SeparableConv2D",
+    "SeparableConvolution2D",
+    "Conv2DTranspose",
+    "Convolution2DTranspose",
+    "DepthwiseConv2DTranspose",
+    "Dense",
+    "BatchNormalization",
+    "BatchNormalizationV1",
+    "ReLU",
+    "LeakyReLU",
+    "PReLU",
+    "Activation",
+    "Softmax",
+    "MaxPooling2D",
+    "MaxPool2D",
+    "AveragePooling2D",
+    "AvgPool2D",
+    "GlobalAveragePooling2D",
+    "GlobalAvgPool2D",
+    "Add",
+    "Multiply",
+    "Subtract",
+    "Concatenate",
+    "Rescaling",
+    "ZeroPadding2D",
+    "UpSampling2D",
+    "Flatten",
+    "Reshape",
+    "Permute",
+    "Dropout",
+    "SpatialDropout2D",
+    "ActivityRegularization",
+];
+
+/// Returns whether [`layer`] knows a class.
+pub(super) fn is_known(class: &str) -> bool {
+    KNOWN.contains(&class)
+}
+
+/// Returns the layer of an item with its weights.
+pub(super) fn layer(item: &Item, mut weights: Weights) -> Result<Layer> {
+    let layer = build(&item.class, &item.config, &mut weights)?;
+    weights.finish()?;
+    Ok(layer)
+}
+
+/// Returns the layer of a class; weights that it does not need stay.
+pub(super) fn build(class: &str, config: &Config, weights: &mut Weights) -> Result<Layer> {
+    if config.get("data_format").and_then(Value::as_str) == Some("channels_first") {
+        return Err(LayerRefused::Unsupported("channels_first".to_owned()));
+    }
+    Ok(match class {
+        "InputLayer" => {
+            let shape = config::batch_input_shape(config).ok_or_else(|| invalid("input shape"))?;
+            Layer::Input(Input {
+                shape,
+                dtype: config::dtype(config),
+            })
+        }
+        "Conv2D" | "Convolution2D" | "PaddedConv2D" => Layer::Conv2D(conv2d(config, weights)?),
+        "DepthwiseConv2D" | "DepthwiseConvolution2D" => {
+            Layer::DepthwiseConv2D(depthwise(config, weights)?)
+        }
+        "DepthwiseConv2DTranspose" => Layer::DepthwiseConv2DTranspose(depthwise(config, weights)?),
+        "SeparableConv2D" | "SeparableConvolution2D" => {
+            Layer::SeparableConv2D(separable(config, weights)?)
+        }
+        "Conv2DTranspose" | "Convolution2DTranspose" => {
+            Layer::Conv2DTranspose(transpose(config, weights)?)
+        }
+        "Dense" => Layer::Dense(Dense {
+            kernel: weights.matrix("kernel")?,
+            bias: bias(config, weights)?,
+            activation: activation(config)?,
+        }),
+        "BatchNormalization" | "BatchNormalizationV1" => {
+            Layer::BatchNormalization(batch_normalization(config, weights)?)
+        }
+        "ReLU" => Layer::ReLU(ReLU {
+            max_value: optional_f32(config, "max_value")?,
+            negative_slope: optional_f32(config, "negative_slope")?.unwrap_or(0.0),
+            threshold: optional_f32(config, "threshold")?.unwrap_or(0.0),
+        }),
+        "LeakyReLU" => {
+            let alpha = optional_f32(config, "alpha")?.or(optional_f32(config, "negative_slope")?);
+            Layer::LeakyReLU {
+                alpha: alpha.unwrap_or(0.3),
+            }
+        }
+        "PReLU" => Layer::PReLU {
+            alpha: weights.any("alpha")?,
+        },
+        "Activation" => Layer::Activation(activation(config)?),
+        "Softmax" => Layer::Activation(softmax(config)?),
+        "MaxPooling2D" | "MaxPool2D" => Layer::MaxPool2D(pool(config)?),
+        "AveragePooling2D" | "AvgPool2D" => Layer::AveragePool2D(pool(config)?),
+        "GlobalAveragePooling2D" | "GlobalAvgPool2D" => {
+            let keepdims = flag(config, "keepdims", false);
+            Layer::GlobalAveragePooling2D(GlobalAveragePooling2D { keepdims })
+        }
+        "Add" => Layer::Add(Add {
+            average: flag(config, "average", false),
+        }),
+        "Multiply" => Layer::Multiply,
+        "Subtract" => Layer::Subtract,
+        "Concatenate" => Layer::Concatenate {
+            axis: axis(config)?,
+        },
+        "Rescaling" => Layer::Rescaling(Rescaling {
+            scale: numbers(config, "scale", 1.0)?,
+            offset: numbers(config, "offset", 0.0)?,
+        }),
+        "ZeroPadding2D" => Layer::ZeroPadding2D(pads(config)?),
+        "UpSampling2D" => up_sampling(config)?,
+        "Flatten" => Layer::Flatten,
+        "Reshape" => Layer::Reshape {
+            target_shape: integers(config, "target_shape")?,
+        },
+        "Permute" => Layer::Permute {
+            dims: integers(config, "dims")?
+                .into_iter()
+                .map(|d| usize::try_from(d).map_err(|_| invalid("dims")))
+                .collect::<Result<_>>()?,
+        },
+        "Dropout" | "SpatialDropout2D" => Layer::Dropout {
+            rate: optional_f32(config, "rate")?.unwrap_or(0.0),
+        },
+        "ActivityRegularization" => Layer::Dropout { rate: 0.0 },
+        other => return Err(LayerRefused::Unsupported(format!("the class {other}"))),
+    })
+}
+
+fn conv2d(config: &Config, weights: &mut Weights) -> Result<Conv2D> {
+    let padding_value = match config.get("padding_value") {
+        None | Some(Value::Null) => None,
+        Some(_) => Some(narrowed(&numbers(config, "padding_value", 0.0)?)),
+    };
+    Ok(Conv2D {
+        kernel: weights.kernel("kernel")?,
+        bias: bias(config, weights)?,
+        strides: pair(config, "strides", 1)?,
+        padding: padding(config)?,
+        dilation: pair(config, "dilation_rate", 1)?,
+        groups: integer(config, "groups", 1)?,
+        activation: activation(config)?,
+        padding_value,
+    })
+}
+
+fn depthwise(config: &Config, weights: &mut Weights) -> Result<DepthwiseConv2D> {
+    let name = "depthwise_kernel";
+    Ok(DepthwiseConv2D {
+        kernel: weights.kernel(name).or_else(|_| weights.kernel("kernel"))?,
+        bias: bias(config, weights)?,
+        strides: pair(config, "strides", 1)?,
+        padding: padding(config)?,
+        dilation: pair(config, "dilation_rate", 1)?,
+        activation: activation(config)?,
+    })
+}
+
+fn separable(config: &Config, weights: &mut Weights) -> Result<SeparableConv2D> {
+    Ok(SeparableConv2D {
+        depthwise_kernel: weights.kernel("depthwise_kernel")?,
+        pointwise_kernel: weights.kernel("pointwise_kernel")?,
+        bias: bias(config, weights)?,
+        strides: pair(config, "strides", 1)?,
+        padding: padding(config)?,
+        dilation: pair(config, "dilation_rate", 1)?,
+        activation: activation(config)?,
+    })
+}
+
+fn transpose(config: &Config, weights: &mut Weights) -> Result<Conv2DTranspose> {
+    let output_padding = match config.get("output_padding") {
+        None | Some(Value::Null) => None,
+        Some(_) => Some(pair(config, "output_padding", 0)?),
+    };
+    Ok(Conv2DTranspose {
+        kernel: weights.kernel("kernel")?,
+        bias: bias(config, weights)?,
+        strides: pair(config, "strides", 1)?,
+        padding: padding(config)?,
+        output_padding,
+        dilation: pair(config, "dilation_rate", 1)?,
+        activation: activation(config)?,
+    })
+}
+
+fn batch_normalization(config: &Config, weights: &mut Weights) -> Result<BatchNormalization> {
+    Ok(BatchNormalization {
+        gamma: weights.optional("gamma", flag(config, "scale", true).into())?,
+        beta: weights.optional("beta", flag(config, "center", true).into())?,
+        mean: weights.vector("moving_mean")?,
+        variance: weights.vector("moving_variance")?,
+        epsilon: optional_f32(config, "epsilon")?.unwrap_or(1e-3),
+        axis: axis(config)?,
+    })
+}
+
+fn bias(config: &Config, weights: &mut Weights) -> Result<Option<Array1<f32>>> {
+    weights.optional("bias", flag(config, "use_bias", true).into())
+}
+
+fn pool(config: &Config) -> Result<Pool2D> {
+    let pool_size = pair(config, "pool_size", 2)?;
+    let strides = match config.get("strides") {
+        None | Some(Value::Null) => pool_size,
+        Some(_) => pair(config, "strides", 2)?,
+    };
+    Ok(Pool2D {
+        pool_size,
+        strides,
+        padding: padding(config)?,
+    })
+}
+
+fn up_sampling(config: &Config) -> Result<Layer> {
+    match config.get("interpolation").and_then(Value::as_str) {
+        None | Some("nearest") => Ok(Layer::UpSampling2D {
+            size: pair(config, "size", 2)?,
+        }),
+        Some(other) => Err(LayerRefused::Unsupported(format!("{other} interpolation"))),
+    }
+}
+
+fn softmax(config: &Config) -> Result<Activation> {
+    match config.get("axis") {
+        None => Ok(Activation::Softmax),
+        Some(axis) if axis.as_i64() == Some(-1) => Ok(Activation::Softmax),
+        Some(axis) => Err(LayerRefused::Unsupported(format!(
+            "a softmax over axis {axis}"
+        ))),
+    }
+}
+
+/// Returns the activation of a layer; its JSON is a name, or an object around one.
+fn activation(config: &Config) -> Result<Activation> {
+    let value = config.get("activation");
+    let name = match value {
+        None | Some(Value::Null) => "linear",
+        Some(Value::String(name)) => name.as_str(),
+        Some(object) => object
+            .get("class_name")
+            .or_else(|| object.get("config"))
+            .and_then(Value::as_str)
+            .ok_or_else(|| invalid("activation"))?,
+    };
+    let alpha = optional_f32(config, "alpha")?.unwrap_or(0.2);
+    Ok(match name.rsplit('>').next().unwrap_or(name) {
+        "linear" => Activation::Linear,
+        "relu" => Activation::Relu,
+        "relu6" => Activation::Relu6,
+        "gelu" => Activation::Gelu { approximate: false },
+        "swish" | "silu" => Activation::Swish,
+        "hard_silu" | "hard_swish" => Activation::HardSilu,
+        "leaky_relu" => Activation::LeakyRelu { alpha },
+        "sigmoid" => Activation::Sigmoid,
+        "hard_sigmoid" => Activation::HardSigmoid,
+        "tanh" => Activation::Tanh,
+        "softmax" => Activation::Softmax,
+        "softplus" => Activation::Softplus,
+        "softsign" => Activation::Softsign,
+        "elu" => Activation::Elu,
+        "selu" => Activation::Selu,
+        "exponential" => Activation::Exponential,
+        other => {
+            return Err(LayerRefused::Unsupported(format!(
+                "the activation `{other}`"
+            )));
+        }
+    })
+}
+
+fn padding(config: &Config) -> Result<Padding> {
+    match config
+        .get("padding")
+        .and_then(Value::as_str)
+        .map(str::to_lowercase)
+        .as_deref()
+    {
+        Some("same") => Ok(Padding::Same),
+        Some("valid") | None => Ok(Padding::Valid),
+        Some(other) => Err(LayerRefused::Unsupported(format!("the padding `{other}`"))),
+    }
+}
+
+fn pads(config: &Config) -> Result<Pads> {
+    let value = config.get("padding").ok_or_else(|| invalid("padding"))?;
+    let number = |value: &Value| {
+        value
+            .as_u64()
+            .and_then(|n| usize::try_from(n).ok())
+            .ok_or_else(|| invalid("padding"))
+    };
+    let side = |value: &Value| match value.as_array().map(Vec::as_slice) {
+        Some([before, after]) => Ok([number(before)?, number(after)?]),
+        Some(_) => Err(invalid("padding")),
+        None => Ok([number(value)?; 2]),
+    };
+    let [[top, bottom], [left, right]] = match value.as_array().map(Vec::as_slice) {
+        Some([rows, cols]) => [side(rows)?, side(cols)?],
+        Some(_) => return Err(invalid("padding")),
+        None => [side(value)?; 2],
+    };
+    Ok(Pads {
+        top,
+        bottom,
+        left,
+        right,
+    })
+}
+
+fn flag(config: &Config, key: &str, default: bool) -> bool {
+    config.get(key).and_then(Value::as_bool).unwrap_or(default)
+}
+
+fn integer(config: &Config, key: &str, default: usize) -> Result<usize> {
+    match config.get(key) {
+        None | Some(Value::Null) => Ok(default),
+        Some(value) => value
+            .as_u64()
+            .and_then(|n| usize::try_from(n).ok())
+            .ok_or_else(|| invalid(key)),
+    }
+}
+
+/// Returns two numbers; a single one counts for both.
+fn pair(config: &Config, key: &str, default: usize) -> Result<[usize; 2]> {
+    let small = |value: &Value| {
+        // Windows beyond this are no network; the bound keeps products of extents small.
+        value
+            .as_u64()
+            .filter(|n| *n <= 1 << 16)
+            .and_then(|n| usize::try_from(n).ok())
+    };
+    match config.get(key) {
+        None | Some(Value::Null) => Ok([default; 2]),
+        Some(Value::Array(list)) => match list.as_slice() {
+            [a, b] => small(a)
+                .zip(small(b))
+                .map(|(a, b)| [a, b])
+                .ok_or_else(|| invalid(key)),
+            _ => Err(invalid(key)),
+        },
+        Some(value) => small(value).map(|n| [n; 2]).ok_or_else(|| invalid(key)),
+    }
+}
+
+fn integers(config: &Config, key: &str) -> Result<Vec<isize>> {
+    let list = config
+        .get(key)
+        .and_then(Value::as_array)
+        .ok_or_else(|| invalid(key))?;
+    let number = |v: &Value| v.as_i64().and_then(|n| isize::try_from(n).ok());
+    list.iter()
+        .map(|v| number(v).ok_or_else(|| invalid(key)))
+        .collect()
+}
+
+/// Returns an axis, which some files wrap in a list.
+fn axis(config: &Config) -> Result<isize> {
+    let value = match config.get("axis") {
+        None => return Ok(-1),
+        Some(Value::Array(list)) => list.first().ok_or_else(|| invalid("axis"))?,
+        Some(value) => value,
+    };
+    value
+        .as_i64()
+        .and_then(|n| isize::try_from(n).ok())
+        .ok_or_else(|| invalid("axis"))
+}
+
+/// Returns a float, also from the objects that some files write for NumPy numbers.
+#[expect(clippy::cast_possible_truncation, reason = "Keras computes in float32")]
+fn optional_f32(config: &Config, key: &str) -> Result<Option<f32>> {
+    match config.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => {
+            let number = value
+                .as_f64()
+                .or_else(|| value.get("value").and_then(Value::as_f64));
+            number
+                .map(|x| x as f32)
+                .filter(|x| x.is_finite())
+                .map(Some)
+                .ok_or_else(|| invalid(key))
+        }
+    }
+}
+
+/// Returns a number, or a list of them.
+fn numbers(config: &Config, key: &str, default: f64) -> Result<PerAxis<f64>> {
+    match config.get(key) {
+        None | Some(Value::Null) => Ok(PerAxis::Tensor(default)),
+        Some(Value::Array(list)) => list
+            .iter()
+            .map(|v| v.as_f64().ok_or_else(|| invalid(key)))
+            .collect::<Result<Vec<f64>>>()
+            .map(PerAxis::Axis),
+        Some(value) => value
+            .as_f64()
+            .map(PerAxis::Tensor)
+            .ok_or_else(|| invalid(key)),
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "Keras computes in float32")]
+fn narrowed(values: &PerAxis<f64>) -> Vec<f32> {
+    values.as_slice().iter().map(|v| *v as f32).collect()
+}
+
+fn invalid(key: &str) -> LayerRefused {
+    LayerRefused::Invalid(format!("`{key}` is missing or cannot be right"))
+}

@@ -1,0 +1,339 @@
+//! Float networks written as Keras 2 `.h5` files.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use float_model::{Activation, Graph, Layer, Padding};
+use hdf5_pure::{AttrValue, FileBuilder, GroupBuilder};
+use ndarray::{Array, ArrayD, Dimension};
+use quantizer_core::PerAxis;
+use serde_json::{Map, Value, json};
+
+use crate::{FileError, atomic};
+
+/// Version of Keras whose files these are like.
+const KERAS_VERSION: &str = "2.15.0";
+
+/// Weights by name, in Keras' order.
+type Weights = Vec<(&'static str, ArrayD<f32>)>;
+
+/// Writes a float network as a Keras 2 `.h5` file, whole or not at all.
+///
+/// # Errors
+///
+/// The file cannot be written.
+pub fn write_keras_h5(graph: &Graph, path: &Path) -> Result<(), FileError> {
+    let names: Vec<String> = graph.nodes().iter().map(|node| node.name.clone()).collect();
+    let mut items = Vec::with_capacity(names.len());
+    let mut tree = Tree::default();
+    for node in graph.nodes() {
+        let (mut config, weights) = describe(&node.layer);
+        config.insert("name".to_owned(), node.name.clone().into());
+        let inputs: Vec<Value> = node
+            .inputs
+            .iter()
+            .map(|id| json!([names[id.index()], 0, 0, {}]))
+            .collect();
+        let inbound = if inputs.is_empty() {
+            json!([])
+        } else {
+            json!([inputs])
+        };
+        items.push(json!({
+            "class_name": class_name(&node.layer),
+            "config": config,
+            "name": node.name,
+            "inbound_nodes": inbound,
+        }));
+        tree.add_layer(&node.name, weights);
+    }
+    let mut builder = FileBuilder::new();
+    let mut root = builder.create_group("model_weights");
+    root.set_attr("layer_names", strings(&names));
+    root.set_attr("backend", text("tensorflow"));
+    root.set_attr("keras_version", text(KERAS_VERSION));
+    tree.write(&mut root);
+    builder.add_group(root.finish());
+    let ends = |ids: Vec<usize>| -> Vec<Value> {
+        ids.into_iter().map(|i| json!([names[i], 0, 0])).collect()
+    };
+    let model = json!({
+        "class_name": "Functional",
+        "config": {
+            "name": graph.name(),
+            "trainable": true,
+            "layers": items,
+            "input_layers": ends(graph.inputs().map(float_model::NodeId::index).collect()),
+            "output_layers": ends(graph.outputs().iter().map(|id| id.index()).collect()),
+        }
+    });
+    builder.set_attr("model_config", text(&ascii(&model)));
+    builder.set_attr("keras_version", text(KERAS_VERSION));
+    builder.set_attr("backend", text("tensorflow"));
+    let bytes = builder
+        .finish()
+        .map_err(|e| FileError::invalid(path, e.to_string()))?;
+    atomic::write(path, &bytes)
+}
+
+/// Returns JSON text without characters beyond ASCII.
+fn ascii(value: &Value) -> String {
+    let escape = |c: char| {
+        if c.is_ascii() {
+            c.to_string()
+        } else {
+            c.encode_utf16(&mut [0; 2])
+                .iter()
+                .map(|unit| format!("\\u{unit:04x}"))
+                .collect()
+        }
+    };
+    value.to_string().chars().map(escape).collect()
+}
+
+/// Groups by path component: a `/` in a layer's name nests.
+#[derive(Default)]
+struct Tree {
+    groups: BTreeMap<String, Self>,
+    weight_names: Option<Vec<String>>,
+    datasets: Vec<(String, ArrayD<f32>)>,
+}
+
+impl Tree {
+    /// Adds the group of a layer; a weight's name repeats the layer's name as a path.
+    fn add_layer(&mut self, layer: &str, weights: Weights) {
+        let names = weights
+            .iter()
+            .map(|(name, _)| format!("{layer}/{name}:0"))
+            .collect();
+        let group = self.at(layer);
+        group.weight_names = Some(names);
+        let inner = weights
+            .into_iter()
+            .map(|(name, array)| (format!("{name}:0"), array));
+        let mut inner: Vec<_> = inner.collect();
+        if !inner.is_empty() {
+            group.at(layer).datasets.append(&mut inner);
+        }
+    }
+
+    fn at(&mut self, path: &str) -> &mut Self {
+        path.split('/').fold(self, |tree, part| {
+            tree.groups.entry(part.to_owned()).or_default()
+        })
+    }
+
+    fn write(&self, group: &mut GroupBuilder) {
+        if let Some(names) = &self.weight_names {
+            group.set_attr("weight_names", strings(names));
+        }
+        for (name, array) in &self.datasets {
+            let shape: Vec<u64> = array
+                .shape()
+                .iter()
+                .map(|n| u64::try_from(*n).unwrap_or(0))
+                .collect();
+            let values: Vec<f32> = array.iter().copied().collect();
+            group
+                .create_dataset(name)
+                .with_f32_data(&values)
+                .with_shape(&shape);
+        }
+        for (name, tree) in &self.groups {
+            let mut inner = group.create_group(name);
+            tree.write(&mut inner);
+            group.add_group(inner.finish());
+        }
+    }
+}
+
+fn text(value: &str) -> AttrValue {
+    AttrValue::VarLenAsciiString(value.to_owned())
+}
+
+/// Returns a list of strings as h5py writes it; an empty one is an empty array of floats.
+fn strings(values: &[String]) -> AttrValue {
+    if values.is_empty() {
+        AttrValue::F64Array(Vec::new())
+    } else {
+        AttrValue::VarLenAsciiStringArray(values.to_vec())
+    }
+}
+
+/// Returns the class as files name it: with a prefix for those that QuantizeML registers.
+fn class_name(layer: &Layer) -> String {
+    let custom = match layer {
+        Layer::Conv2D(conv) => conv.padding_value.is_some(),
+        Layer::DepthwiseConv2DTranspose(_) => true,
+        Layer::Add(add) => add.average,
+        _ => false,
+    };
+    let prefix = if custom { "Custom>" } else { "" };
+    format!("{prefix}{}", layer.class_name())
+}
+
+/// Returns the configuration of a layer without its name, and its weights in Keras' order.
+pub(crate) fn describe(layer: &Layer) -> (Map<String, Value>, Weights) {
+    let mut weights = Weights::new();
+    let config = match layer {
+        Layer::Input(input) => {
+            let shape: Vec<Option<usize>> = std::iter::once(None)
+                .chain(input.shape.iter().copied())
+                .collect();
+            json!({ "batch_input_shape": shape, "dtype": input.dtype.name(),
+                "sparse": false, "ragged": false })
+        }
+        Layer::Conv2D(conv) => {
+            let (kh, kw, _, filters) = conv.kernel.dim();
+            push(&mut weights, "kernel", Some(&conv.kernel));
+            push(&mut weights, "bias", conv.bias.as_ref());
+            let mut config = json!({ "filters": filters, "kernel_size": [kh, kw],
+                "strides": conv.strides, "padding": padding(conv.padding),
+                "data_format": "channels_last", "dilation_rate": conv.dilation,
+                "groups": conv.groups, "use_bias": conv.bias.is_some() });
+            if let Some(values) = &conv.padding_value {
+                config["padding_value"] = json!(values);
+            }
+            config
+        }
+        Layer::DepthwiseConv2D(conv) | Layer::DepthwiseConv2DTranspose(conv) => {
+            let (kh, kw, _, multiplier) = conv.kernel.dim();
+            push(&mut weights, "depthwise_kernel", Some(&conv.kernel));
+            push(&mut weights, "bias", conv.bias.as_ref());
+            json!({ "kernel_size": [kh, kw], "strides": conv.strides,
+                "padding": padding(conv.padding), "data_format": "channels_last",
+                "dilation_rate": conv.dilation, "depth_multiplier": multiplier,
+                "use_bias": conv.bias.is_some() })
+        }
+        Layer::SeparableConv2D(conv) => {
+            let (kh, kw, _, multiplier) = conv.depthwise_kernel.dim();
+            push(
+                &mut weights,
+                "depthwise_kernel",
+                Some(&conv.depthwise_kernel),
+            );
+            push(
+                &mut weights,
+                "pointwise_kernel",
+                Some(&conv.pointwise_kernel),
+            );
+            push(&mut weights, "bias", conv.bias.as_ref());
+            json!({ "filters": conv.pointwise_kernel.dim().3, "kernel_size": [kh, kw],
+                "strides": conv.strides, "padding": padding(conv.padding),
+                "data_format": "channels_last", "dilation_rate": conv.dilation,
+                "depth_multiplier": multiplier, "use_bias": conv.bias.is_some() })
+        }
+        Layer::Conv2DTranspose(conv) => {
+            let (kh, kw, filters, _) = conv.kernel.dim();
+            push(&mut weights, "kernel", Some(&conv.kernel));
+            push(&mut weights, "bias", conv.bias.as_ref());
+            json!({ "filters": filters, "kernel_size": [kh, kw], "strides": conv.strides,
+                "padding": padding(conv.padding), "data_format": "channels_last",
+                "dilation_rate": conv.dilation, "output_padding": conv.output_padding,
+                "use_bias": conv.bias.is_some() })
+        }
+        Layer::Dense(dense) => {
+            push(&mut weights, "kernel", Some(&dense.kernel));
+            push(&mut weights, "bias", dense.bias.as_ref());
+            json!({ "units": dense.kernel.ncols(), "use_bias": dense.bias.is_some() })
+        }
+        Layer::BatchNormalization(norm) => {
+            push(&mut weights, "gamma", norm.gamma.as_ref());
+            push(&mut weights, "beta", norm.beta.as_ref());
+            push(&mut weights, "moving_mean", Some(&norm.mean));
+            push(&mut weights, "moving_variance", Some(&norm.variance));
+            json!({ "axis": [norm.axis], "epsilon": norm.epsilon,
+                "center": norm.beta.is_some(), "scale": norm.gamma.is_some() })
+        }
+        Layer::PReLU { alpha } => {
+            push(&mut weights, "alpha", Some(alpha));
+            json!({})
+        }
+        other => plain_config(other),
+    };
+    let mut config = config.as_object().cloned().unwrap_or_default();
+    if let Some(fused) = layer.activation() {
+        config.extend(activation(fused));
+    }
+    (config, weights)
+}
+
+/// Returns the configuration of a layer without weights.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the others have no parameters"
+)]
+fn plain_config(layer: &Layer) -> Value {
+    match layer {
+        Layer::ReLU(relu) => json!({ "max_value": relu.max_value,
+            "negative_slope": relu.negative_slope, "threshold": relu.threshold }),
+        Layer::LeakyReLU { alpha } => json!({ "alpha": alpha }),
+        Layer::Activation(function) => Value::Object(activation(*function)),
+        Layer::MaxPool2D(pool) | Layer::AveragePool2D(pool) => json!({
+            "pool_size": pool.pool_size, "strides": pool.strides,
+            "padding": padding(pool.padding), "data_format": "channels_last" }),
+        Layer::GlobalAveragePooling2D(gap) => {
+            json!({ "keepdims": gap.keepdims, "data_format": "channels_last" })
+        }
+        Layer::Add(add) if add.average => json!({ "average": true }),
+        Layer::Concatenate { axis } => json!({ "axis": axis }),
+        Layer::Rescaling(rescaling) => {
+            json!({ "scale": numbers(&rescaling.scale), "offset": numbers(&rescaling.offset) })
+        }
+        Layer::ZeroPadding2D(pads) => json!({
+            "padding": [[pads.top, pads.bottom], [pads.left, pads.right]],
+            "data_format": "channels_last" }),
+        Layer::UpSampling2D { size } => json!({ "size": size, "interpolation": "nearest",
+            "data_format": "channels_last" }),
+        Layer::Reshape { target_shape } => json!({ "target_shape": target_shape }),
+        Layer::Permute { dims } => json!({ "dims": dims }),
+        Layer::Dropout { rate } => json!({ "rate": rate }),
+        _ => json!({}),
+    }
+}
+
+fn activation(function: Activation) -> Map<String, Value> {
+    let name = match function {
+        Activation::Linear => "linear",
+        Activation::Relu => "relu",
+        Activation::Relu6 => "relu6",
+        Activation::Gelu { .. } => "gelu",
+        Activation::Swish => "swish",
+        Activation::HardSilu => "hard_silu",
+        Activation::LeakyRelu { .. } => "leaky_relu",
+        Activation::Sigmoid => "sigmoid",
+        Activation::HardSigmoid => "hard_sigmoid",
+        Activation::Tanh => "tanh",
+        Activation::Softmax => "softmax",
+        Activation::Softplus => "softplus",
+        Activation::Softsign => "softsign",
+        Activation::Elu => "elu",
+        Activation::Selu => "selu",
+        Activation::Exponential => "exponential",
+        _ => "linear",
+    };
+    let mut config = Map::new();
+    config.insert("activation".to_owned(), name.into());
+    if let Activation::LeakyRelu { alpha } = function {
+        config.insert("alpha".to_owned(), alpha.into());
+    }
+    config
+}
+
+fn push<D: Dimension>(weights: &mut Weights, name: &'static str, array: Option<&Array<f32, D>>) {
+    weights.extend(array.map(|array| (name, array.clone().into_dyn())));
+}
+
+const fn padding(padding: Padding) -> &'static str {
+    match padding {
+        Padding::Same => "same",
+        Padding::Valid => "valid",
+    }
+}
+
+fn numbers(values: &PerAxis<f64>) -> Value {
+    match values {
+        PerAxis::Tensor(value) => json!(value),
+        PerAxis::Axis(values) => json!(values),
+    }
+}

@@ -9,6 +9,7 @@ mod error;
 mod exec;
 mod lower;
 mod model;
+mod validate;
 
 pub use calibrated::{
     CalibratedGraph, CalibratedNode, CalibratedOp, InputQuantizerSpec, OutputRanges, QuantizedLayer,

@@ -9,6 +9,8 @@ mod write;
 use std::path::Path;
 
 use float_model::{Draft, DraftNode, Graph, Input, Layer};
+use ndarray::ArrayD;
+use serde_json::{Map, Value};
 
 use crate::FileError;
 use crate::hdf5::Hdf5;
@@ -16,6 +18,7 @@ use config::{Item, ModelConfig};
 use weights::Weights;
 
 pub use quantized::read_quantized_h5;
+pub(crate) use write::describe;
 pub use write::write_keras_h5;
 
 /// Returns the float network of a `.h5` file that Keras 2 (or tf_keras) saved.
@@ -52,6 +55,28 @@ pub(crate) fn is_quantized(path: &Path) -> Result<bool, FileError> {
         .items
         .iter()
         .any(|item| quantized::is_quantized_class(&item.class)))
+}
+
+/// Returns the layer of a class and its configuration; `weight` returns its weights by name.
+pub(crate) fn layer_of(
+    class: &str,
+    config: &Map<String, Value>,
+    weight: &mut dyn FnMut(&str) -> Result<Option<ArrayD<f32>>, String>,
+) -> Result<Layer, String> {
+    let mut weights = Weights::default();
+    for name in weights::NAMES {
+        if let Some(array) = weight(name)? {
+            weights.insert(name, array);
+        }
+    }
+    let refused = |error| match error {
+        layers::LayerRefused::Invalid(message) | layers::LayerRefused::Unsupported(message) => {
+            message
+        }
+    };
+    let layer = layers::build(class, config, &mut weights).map_err(refused)?;
+    weights.finish().map_err(refused)?;
+    Ok(layer)
 }
 
 fn open(path: &Path) -> Result<(Hdf5, ModelConfig), FileError> {

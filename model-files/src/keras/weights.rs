@@ -10,6 +10,19 @@ use super::layers::LayerRefused;
 use crate::FileError;
 use crate::hdf5::Hdf5;
 
+/// Names of weights that layers can have.
+pub(super) const NAMES: [&str; 9] = [
+    "kernel",
+    "bias",
+    "depthwise_kernel",
+    "pointwise_kernel",
+    "gamma",
+    "beta",
+    "moving_mean",
+    "moving_variance",
+    "alpha",
+];
+
 /// The weights of one layer.
 #[derive(Debug, Default)]
 pub(super) struct Weights {
@@ -38,6 +51,11 @@ impl Weights {
             }
         }
         Ok(Self { arrays })
+    }
+
+    /// Adds an array.
+    pub(super) fn insert(&mut self, name: &str, array: ArrayD<f32>) {
+        self.arrays.insert(name.to_owned(), array);
     }
 
     /// Takes an array of rank 4.

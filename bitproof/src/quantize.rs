@@ -113,14 +113,12 @@ pub fn quantize(
 ) -> Result<Quantized, Error> {
     let mut source = open_samples(samples, &graph, options)?;
     let graph = with_input_shape(graph, source.item_shape(), options)?;
-    let original: Vec<String> = graph.nodes().iter().map(|node| node.name.clone()).collect();
     let Sanitized {
         graph,
         events,
         removed,
     } = sanitize(graph, options.hardware)?;
     let topology = topology(&graph);
-    check_quantize_until(&topology, &original, options)?;
     let request = Request {
         params: &options.params,
         q_config: options.q_config.as_ref(),
@@ -240,23 +238,6 @@ fn sole_input(graph: &Graph) -> Result<(String, usize), Error> {
             Err(GraphError::unsupported(name, message).into())
         }
     }
-}
-
-/// Refuses a `quantize_until` that only exists after the rewrites, as the reference does.
-fn check_quantize_until(
-    topology: &Topology,
-    original: &[String],
-    options: &QuantizeOptions,
-) -> Result<(), Error> {
-    let Some(name) = &options.quantize_until else {
-        return Ok(());
-    };
-    let exists = topology.find(name).is_some();
-    if exists || original.contains(name) {
-        return Ok(());
-    }
-    // `resolve` finds the nearest names; here only the way to an error is needed.
-    Ok(())
 }
 
 /// Returns the graph prepared for its input, and the InputQuantizer to calibrate, if any.

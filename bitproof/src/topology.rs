@@ -1,14 +1,15 @@
 //! The skeleton of a float graph, as the rules of configuration see it.
 
 use config_schema::{LayerInfo, LayerKind, Topology};
-use float_model::{Graph, Layer, Node};
+use float_model::{Activation, Graph, Layer, Node};
 use quantizer_core::PerAxis;
 
 /// Returns the skeleton of `graph`.
 pub(crate) fn topology(graph: &Graph) -> Topology {
     let layers = graph.iter().map(|(id, node)| LayerInfo {
         name: node.name.clone(),
-        kind: kind(node),
+        kind: kind(&node.layer),
+        float_only: float_only(node),
         inputs: node.inputs.iter().map(|id| id.index()).collect(),
         shape: node.shape.clone(),
         is_output: graph.outputs().contains(&id),
@@ -18,50 +19,89 @@ pub(crate) fn topology(graph: &Graph) -> Topology {
     }
 }
 
-/// Returns which rules apply to a layer; one whose parameters have no integer form counts as
-/// unquantizable.
-fn kind(node: &Node) -> LayerKind {
-    match &node.layer {
+/// Returns which rules apply to the class of a layer.
+///
+/// The assignment of output quantizers looks at classes only: a layer that will stay in float still
+/// takes one from the layer before it, as in the reference.
+fn kind(layer: &Layer) -> LayerKind {
+    match layer {
         Layer::Input(_) => LayerKind::Input,
-        Layer::Conv2D(conv) if conv.groups == 1 => LayerKind::Conv2D,
-        Layer::DepthwiseConv2D(conv) if conv.kernel.dim().3 == 1 => LayerKind::DepthwiseConv2D,
-        Layer::SeparableConv2D(conv) if conv.depthwise_kernel.dim().3 == 1 => {
-            LayerKind::SeparableConv2D
-        }
+        Layer::Conv2D(_) => LayerKind::Conv2D,
+        Layer::DepthwiseConv2D(_) => LayerKind::DepthwiseConv2D,
+        Layer::SeparableConv2D(_) => LayerKind::SeparableConv2D,
+        Layer::Conv2DTranspose(_) => LayerKind::Conv2DTranspose,
+        Layer::DepthwiseConv2DTranspose(_) => LayerKind::DepthwiseConv2DTranspose,
         Layer::Dense(_) => LayerKind::Dense,
-        Layer::ReLU(relu) if is_zero(relu.negative_slope) && is_zero(relu.threshold) => {
-            LayerKind::ReLU
-        }
+        Layer::ReLU(_) => LayerKind::ReLU,
+        Layer::Activation(
+            Activation::Gelu { .. }
+            | Activation::Swish
+            | Activation::HardSilu
+            | Activation::LeakyRelu { .. },
+        ) => LayerKind::LutActivation,
         Layer::MaxPool2D(_) => LayerKind::MaxPool2D,
         Layer::GlobalAveragePooling2D(_) => LayerKind::GlobalAveragePooling2D,
-        Layer::Add(_) if node.inputs.len() == 2 => LayerKind::Add,
-        Layer::Concatenate { .. } if node.inputs.len() == 2 => LayerKind::Concatenate,
-        Layer::Rescaling(rescaling) if is_plain(&rescaling.scale, &rescaling.offset) => {
-            LayerKind::Rescaling
-        }
+        Layer::Add(_) => LayerKind::Add,
+        Layer::Concatenate { .. } => LayerKind::Concatenate,
+        Layer::Rescaling(_) => LayerKind::Rescaling,
         Layer::Flatten => LayerKind::Flatten,
         Layer::Reshape { .. } => LayerKind::Reshape,
+        Layer::Permute { .. } => LayerKind::Permute,
         Layer::Dropout { .. } => LayerKind::Dropout,
-        Layer::Conv2D(_)
-        | Layer::DepthwiseConv2D(_)
-        | Layer::SeparableConv2D(_)
-        | Layer::Conv2DTranspose(_)
-        | Layer::DepthwiseConv2DTranspose(_)
-        | Layer::BatchNormalization(_)
-        | Layer::ReLU(_)
+        Layer::BatchNormalization(_)
         | Layer::LeakyReLU { .. }
         | Layer::PReLU { .. }
         | Layer::Activation(_)
         | Layer::AveragePool2D(_)
-        | Layer::Add(_)
         | Layer::Multiply
         | Layer::Subtract
-        | Layer::Concatenate { .. }
-        | Layer::Rescaling(_)
         | Layer::ZeroPadding2D(_)
-        | Layer::UpSampling2D { .. }
-        | Layer::Permute { .. } => LayerKind::Unquantizable,
+        | Layer::UpSampling2D { .. } => LayerKind::Unquantizable,
     }
+}
+
+/// Returns why a layer has no integer form although its class may have one.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the classes that have conditions are named"
+)]
+fn float_only(node: &Node) -> Option<String> {
+    let reason = match &node.layer {
+        Layer::Conv2D(conv) if conv.groups != 1 => format!("it has {} groups", conv.groups),
+        Layer::DepthwiseConv2D(conv) if conv.kernel.dim().3 != 1 => {
+            format!("it has a depth multiplier of {}", conv.kernel.dim().3)
+        }
+        Layer::SeparableConv2D(conv) if conv.depthwise_kernel.dim().3 != 1 => {
+            format!(
+                "it has a depth multiplier of {}",
+                conv.depthwise_kernel.dim().3
+            )
+        }
+        Layer::ReLU(relu) if !is_zero(relu.negative_slope) || !is_zero(relu.threshold) => {
+            "it is a ReLU with a slope or a threshold".to_owned()
+        }
+        Layer::Add(_) | Layer::Concatenate { .. } if node.inputs.len() != 2 => {
+            format!("it takes {} inputs, not two", node.inputs.len())
+        }
+        Layer::Concatenate { axis } if *axis != -1 && !is_last(*axis, node) => {
+            format!("it concatenates axis {axis}, not the last one")
+        }
+        Layer::Rescaling(rescaling) if !is_plain(&rescaling.scale, &rescaling.offset) => {
+            "its scale or offset could not be folded".to_owned()
+        }
+        Layer::Conv2DTranspose(_)
+        | Layer::DepthwiseConv2DTranspose(_)
+        | Layer::Permute { .. }
+        | Layer::Activation(_) => {
+            format!("an integer {} is not implemented", node.layer.class_name())
+        }
+        _ => return None,
+    };
+    Some(reason)
+}
+
+fn is_last(axis: isize, node: &Node) -> bool {
+    usize::try_from(axis) == Ok(node.shape.len())
 }
 
 fn is_zero(x: f32) -> bool {

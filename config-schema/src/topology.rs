@@ -12,8 +12,10 @@ pub struct Topology {
 pub struct LayerInfo {
     /// Unique name, after the rewrites.
     pub name: String,
-    /// What rules apply to it.
+    /// What rules apply to its class.
     pub kind: LayerKind,
+    /// Why this layer has no integer form although its class may have one.
+    pub float_only: Option<String>,
     /// Indices of the producers of its inputs.
     pub inputs: Vec<usize>,
     /// Extents of one output item, without the batch; `None` where they are open.

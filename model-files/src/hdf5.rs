@@ -94,6 +94,7 @@ impl Hdf5 {
         ArrayD::from_shape_vec(IxDyn(&extents), values).map_err(|e| invalid(&e.to_string()))
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only numbers are read")]
     fn values(&self, path: &str, dataset: &Dataset) -> Result<Vec<f32>, FileError> {
         match guarded(&self.path, || dataset.dtype())? {
             DType::F32

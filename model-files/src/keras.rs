@@ -57,11 +57,14 @@ pub(crate) fn is_quantized(path: &Path) -> Result<bool, FileError> {
         .any(|item| quantized::is_quantized_class(&item.class)))
 }
 
+/// Returns a weight by name, if there is one.
+type WeightSource<'a> = dyn FnMut(&str) -> Result<Option<ArrayD<f32>>, String> + 'a;
+
 /// Returns the layer of a class and its configuration; `weight` returns its weights by name.
 pub(crate) fn layer_of(
     class: &str,
     config: &Map<String, Value>,
-    weight: &mut dyn FnMut(&str) -> Result<Option<ArrayD<f32>>, String>,
+    weight: &mut WeightSource<'_>,
 ) -> Result<Layer, String> {
     let mut weights = Weights::default();
     for name in weights::NAMES {

@@ -89,6 +89,7 @@ impl Element {
 }
 
 impl Element {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only numbers are read")]
     fn of(dtype: &DType) -> Result<Self, String> {
         let DType::Plain(plain) = dtype else {
             return Err("an array of records".to_owned());
@@ -195,5 +196,5 @@ pub(crate) fn write_header(out: &mut dyn Write, descr: &str, shape: &[usize]) ->
     out.write_all(b"\x93NUMPY\x01\x00")?;
     out.write_all(&length_field.to_le_bytes())?;
     let padding = length - dict.len() - 1;
-    write!(out, "{dict}{:padding$}\n", "")
+    writeln!(out, "{dict}{:padding$}", "")
 }

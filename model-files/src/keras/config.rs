@@ -172,9 +172,11 @@ pub(super) fn batch_input_shape(config: &Map<String, Value>) -> Option<Shape> {
         .get("batch_input_shape")
         .or_else(|| config.get("batch_shape"))?;
     let extents = shape.as_array()?.get(1..)?;
-    let extent = |n: &Value| match n {
-        Value::Null => Some(None),
-        n => n.as_u64().and_then(|n| usize::try_from(n).ok()).map(Some),
+    let extent = |n: &Value| {
+        if n.is_null() {
+            return Some(None);
+        }
+        n.as_u64().and_then(|n| usize::try_from(n).ok()).map(Some)
     };
     extents.iter().map(extent).collect()
 }

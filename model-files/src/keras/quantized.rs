@@ -29,7 +29,7 @@ const CONFIGURED: [&str; 11] = [
     "StatefulRecurrent",
 ];
 
-/// Clip of a QuantizedReLU whose configuration does not say.
+/// Clip of a `QuantizedReLU` whose configuration does not say.
 const DEFAULT_MAX_VALUE: f64 = 6.0;
 
 /// Returns the calibrated graph of a `.h5` file that QuantizeML saved.

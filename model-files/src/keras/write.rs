@@ -161,6 +161,10 @@ fn strings(values: &[String]) -> AttrValue {
 }
 
 /// Returns the class as files name it: with a prefix for those that QuantizeML registers.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "only these are custom classes"
+)]
 fn class_name(layer: &Layer) -> String {
     let custom = match layer {
         Layer::Conv2D(conv) => conv.padding_value.is_some(),
@@ -173,6 +177,7 @@ fn class_name(layer: &Layer) -> String {
 }
 
 /// Returns the configuration of a layer without its name, and its weights in Keras' order.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the others have no weights")]
 pub(crate) fn describe(layer: &Layer) -> (Map<String, Value>, Weights) {
     let mut weights = Weights::new();
     let config = match layer {
@@ -245,11 +250,12 @@ pub(crate) fn describe(layer: &Layer) -> (Map<String, Value>, Weights) {
             json!({ "axis": [norm.axis], "epsilon": norm.epsilon,
                 "center": norm.beta.is_some(), "scale": norm.gamma.is_some() })
         }
-        Layer::PReLU { alpha } => {
-            push(&mut weights, "alpha", Some(alpha));
-            json!({})
+        other => {
+            if let Layer::PReLU { alpha } = other {
+                push(&mut weights, "alpha", Some(alpha));
+            }
+            plain_config(other)
         }
-        other => plain_config(other),
     };
     let mut config = config.as_object().cloned().unwrap_or_default();
     if let Some(fused) = layer.activation() {

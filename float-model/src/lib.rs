@@ -6,6 +6,7 @@
 mod error;
 mod graph;
 mod layer;
+mod rewrite;
 mod shape;
 
 pub use error::GraphError;
@@ -15,4 +16,5 @@ pub use layer::{
     GlobalAveragePooling2D, Input, Layer, Pool2D, ReLU, Rescaling, SeparableConv2D,
 };
 pub use quantizer_core::geometry::{Padding, Pads};
+pub use rewrite::{HardwareRewrites, RewriteEvent, SanitizeOptions, Sanitized, sanitize};
 pub use shape::Shape;

@@ -38,12 +38,14 @@ fn every_class_of_weights_takes_a_normalization_in() {
     ];
     for conv in layers {
         let class = conv.class_name();
-        let bias = match &conv {
-            Layer::DepthwiseConv2D(conv) => conv.kernel.dim().2 * conv.kernel.dim().3,
-            Layer::DepthwiseConv2DTranspose(_) => 3,
-            _ => 4,
+        let channels = if let Layer::DepthwiseConv2D(conv) = &conv {
+            conv.kernel.dim().2 * conv.kernel.dim().3
+        } else if matches!(conv, Layer::DepthwiseConv2DTranspose(_)) {
+            3
+        } else {
+            4
         };
-        let done = fold(&[5, 4, 3], conv, rng.norm(bias));
+        let done = fold(&[5, 4, 3], conv, rng.norm(channels));
         assert_eq!(
             names(&done.graph),
             ["input:InputLayer".to_owned(), format!("conv:{class}")]

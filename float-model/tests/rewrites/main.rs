@@ -3,18 +3,29 @@
 
 #![expect(
     clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
+    clippy::integer_division,
     reason = "test values are small"
 )]
 
+#[cfg(test)]
 mod activations;
+#[cfg(test)]
 mod batch_norm;
+#[cfg(test)]
 mod cases;
+#[cfg(test)]
 mod hardware;
+#[cfg(test)]
 mod identity;
+#[cfg(test)]
 mod naive;
+#[cfg(test)]
 mod net;
+#[cfg(test)]
 mod pooling;
+#[cfg(test)]
 mod random;
+#[cfg(test)]
 mod rescaling;
+#[cfg(test)]
 mod shapes;

@@ -1,8 +1,8 @@
 //! An evaluator of straightforward loops in f64, which shares no code with the library.
 
 use float_model::{
-    Activation, BatchNormalization, Conv2D, Conv2DTranspose, DepthwiseConv2D, Graph, Layer,
-    Padding, Pool2D, ReLU,
+    Activation, Add, BatchNormalization, Conv2D, Conv2DTranspose, Dense, DepthwiseConv2D,
+    GlobalAveragePooling2D, Graph, Layer, Padding, Pads, Pool2D, ReLU, Rescaling, SeparableConv2D,
 };
 use ndarray::Array4;
 
@@ -53,9 +53,10 @@ pub(crate) fn run(graph: &Graph, inputs: &[Tensor]) -> Vec<Tensor> {
     let mut values: Vec<Tensor> = Vec::new();
     for node in graph.nodes() {
         let taken: Vec<&Tensor> = node.inputs.iter().map(|id| &values[id.index()]).collect();
-        let value = match &node.layer {
-            Layer::Input(_) => inputs.next().expect("a tensor for each input").clone(),
-            layer => eval(layer, &taken),
+        let value = if let Layer::Input(_) = node.layer {
+            inputs.next().expect("a tensor for each input").clone()
+        } else {
+            eval(&node.layer, &taken)
         };
         let shape: Vec<Option<usize>> = value.shape.iter().copied().map(Some).collect();
         assert_eq!(shape, node.shape, "shape of {}", node.name);
@@ -66,54 +67,17 @@ pub(crate) fn run(graph: &Graph, inputs: &[Tensor]) -> Vec<Tensor> {
 }
 
 fn eval(layer: &Layer, inputs: &[&Tensor]) -> Tensor {
-    let x = || inputs[0].clone();
+    let first = inputs[0];
+    let x = || first.clone();
     match layer {
-        Layer::Conv2D(conv) => activate(conv.activation, conv2d(conv, inputs[0])),
-        Layer::DepthwiseConv2D(conv) => activate(conv.activation, depthwise(conv, inputs[0])),
-        Layer::SeparableConv2D(conv) => {
-            let inner = DepthwiseConv2D {
-                kernel: conv.depthwise_kernel.clone(),
-                bias: None,
-                strides: conv.strides,
-                padding: conv.padding,
-                dilation: conv.dilation,
-                activation: Activation::Linear,
-            };
-            let outer = Conv2D {
-                kernel: conv.pointwise_kernel.clone(),
-                bias: conv.bias.clone(),
-                strides: [1, 1],
-                padding: Padding::Valid,
-                dilation: [1, 1],
-                groups: 1,
-                activation: Activation::Linear,
-                padding_value: None,
-            };
-            activate(
-                conv.activation,
-                conv2d(&outer, &depthwise(&inner, inputs[0])),
-            )
-        }
-        Layer::Conv2DTranspose(conv) => activate(conv.activation, transpose(conv, inputs[0])),
+        Layer::Conv2D(conv) => activate(conv.activation, conv2d(conv, first)),
+        Layer::DepthwiseConv2D(conv) => activate(conv.activation, depthwise(conv, first)),
+        Layer::SeparableConv2D(conv) => activate(conv.activation, separable(conv, first)),
+        Layer::Conv2DTranspose(conv) => activate(conv.activation, transpose(conv, first)),
         Layer::DepthwiseConv2DTranspose(conv) => {
-            activate(conv.activation, depthwise_transpose(conv, inputs[0]))
+            activate(conv.activation, depthwise_transpose(conv, first))
         }
-        Layer::Dense(dense) => {
-            let (channels, units) = dense.kernel.dim();
-            let mut shape = inputs[0].shape.clone();
-            *shape.last_mut().expect("a last axis") = units;
-            let rows = inputs[0].data.chunks(channels);
-            let output = |row: &[f64], u: usize| {
-                let bias = dense.bias.as_ref().map_or(0.0, |b| f64::from(b[u]));
-                let terms = row.iter().enumerate();
-                bias + terms
-                    .map(|(c, v)| v * f64::from(dense.kernel[[c, u]]))
-                    .sum::<f64>()
-            };
-            let data = rows.flat_map(|row| (0..units).map(move |u| output(row, u)));
-            let data = data.collect();
-            activate(dense.activation, Tensor { shape, data })
-        }
+        Layer::Dense(dense) => activate(dense.activation, matrix_product(dense, first)),
         Layer::BatchNormalization(norm) => batch_norm(norm, x()),
         Layer::ReLU(relu) => x().map(|v| rectify(*relu, v)),
         Layer::LeakyReLU { alpha } => x().map(|v| if v > 0.0 { v } else { v * f64::from(*alpha) }),
@@ -126,68 +90,24 @@ fn eval(layer: &Layer, inputs: &[&Tensor]) -> Tensor {
             x
         }
         Layer::Activation(activation) => activate(*activation, x()),
-        Layer::MaxPool2D(pool) => pool2d(*pool, inputs[0], |window| {
+        Layer::MaxPool2D(pool) => pool2d(*pool, first, |window| {
             window.iter().copied().fold(f64::NEG_INFINITY, f64::max)
         }),
-        Layer::AveragePool2D(pool) => pool2d(*pool, inputs[0], |window| {
+        Layer::AveragePool2D(pool) => pool2d(*pool, first, |window| {
             window.iter().sum::<f64>() / window.len() as f64
         }),
-        Layer::GlobalAveragePooling2D(gap) => {
-            let [height, width, channels] = inputs[0].hwc();
-            let sum = |c| inputs[0].data.iter().skip(c).step_by(channels).sum::<f64>();
-            let data = (0..channels)
-                .map(|c| sum(c) / (height * width) as f64)
-                .collect();
-            let shape = if gap.keepdims {
-                vec![1, 1, channels]
-            } else {
-                vec![channels]
-            };
-            Tensor { shape, data }
-        }
-        Layer::Add(add) => {
-            let mut sum = x();
-            for other in &inputs[1..] {
-                assert_eq!(sum.shape, other.shape, "no broadcasting here");
-                sum.data
-                    .iter_mut()
-                    .zip(&other.data)
-                    .for_each(|(a, b)| *a += b);
-            }
-            let factor = if add.average { 0.5 } else { 1.0 };
-            sum.map(|v| v * factor)
-        }
+        Layer::GlobalAveragePooling2D(gap) => global_mean(*gap, first),
+        Layer::Add(add) => sum(*add, inputs),
         Layer::Concatenate { axis: -1 } => concatenate(inputs),
-        Layer::Rescaling(rescaling) => {
-            let mut x = x();
-            let channels = *x.shape.last().expect("a last axis");
-            let pick = |values: &[f64], i: usize| values[i % channels % values.len()];
-            for (i, v) in x.data.iter_mut().enumerate() {
-                let scale = pick(rescaling.scale.as_slice(), i);
-                *v = *v * scale + pick(rescaling.offset.as_slice(), i);
-            }
-            x
-        }
-        Layer::ZeroPadding2D(pads) => {
-            let [height, width, channels] = inputs[0].hwc();
-            let (h, w) = (
-                height + pads.top + pads.bottom,
-                width + pads.left + pads.right,
-            );
-            let mut out = Tensor::image(h, w, channels);
-            for (y, x, c) in positions([height, width, channels]) {
-                *out.at(y + pads.top, x + pads.left, c) = *x_at(inputs[0], y, x, c);
-            }
-            out
-        }
+        Layer::Rescaling(rescaling) => rescale(rescaling, x()),
+        Layer::ZeroPadding2D(pads) => zero_padding(*pads, first),
         Layer::Flatten => Tensor {
-            shape: vec![inputs[0].data.len()],
+            shape: vec![first.data.len()],
             data: x().data,
         },
         Layer::Reshape { target_shape } => {
-            let shape = target_shape
-                .iter()
-                .map(|d| usize::try_from(*d).expect("no -1"));
+            let extents = target_shape.iter();
+            let shape = extents.map(|d| usize::try_from(*d).expect("no -1"));
             Tensor {
                 shape: shape.collect(),
                 data: x().data,
@@ -201,6 +121,97 @@ fn eval(layer: &Layer, inputs: &[&Tensor]) -> Tensor {
         | Layer::UpSampling2D { .. }
         | Layer::Permute { .. } => panic!("not needed here: {layer:?}"),
     }
+}
+
+fn separable(conv: &SeparableConv2D, x: &Tensor) -> Tensor {
+    let inner = DepthwiseConv2D {
+        kernel: conv.depthwise_kernel.clone(),
+        bias: None,
+        strides: conv.strides,
+        padding: conv.padding,
+        dilation: conv.dilation,
+        activation: Activation::Linear,
+    };
+    let outer = Conv2D {
+        kernel: conv.pointwise_kernel.clone(),
+        bias: conv.bias.clone(),
+        strides: [1, 1],
+        padding: Padding::Valid,
+        dilation: [1, 1],
+        groups: 1,
+        activation: Activation::Linear,
+        padding_value: None,
+    };
+    conv2d(&outer, &depthwise(&inner, x))
+}
+
+fn matrix_product(dense: &Dense, x: &Tensor) -> Tensor {
+    let (channels, units) = dense.kernel.dim();
+    let mut shape = x.shape.clone();
+    *shape.last_mut().expect("a last axis") = units;
+    let output = |row: &[f64], u: usize| {
+        let bias = dense.bias.as_ref().map_or(0.0, |b| f64::from(b[u]));
+        let terms = row.iter().enumerate();
+        bias + terms
+            .map(|(c, v)| v * f64::from(dense.kernel[[c, u]]))
+            .sum::<f64>()
+    };
+    let rows = x.data.chunks(channels);
+    let data = rows.flat_map(|row| (0..units).map(move |u| output(row, u)));
+    Tensor {
+        data: data.collect(),
+        shape,
+    }
+}
+
+fn global_mean(gap: GlobalAveragePooling2D, x: &Tensor) -> Tensor {
+    let [height, width, channels] = x.hwc();
+    let sum = |c| x.data.iter().skip(c).step_by(channels).sum::<f64>();
+    let mean = |c| sum(c) / (height * width) as f64;
+    let shape = if gap.keepdims {
+        vec![1, 1, channels]
+    } else {
+        vec![channels]
+    };
+    Tensor {
+        shape,
+        data: (0..channels).map(mean).collect(),
+    }
+}
+
+fn sum(add: Add, inputs: &[&Tensor]) -> Tensor {
+    let mut sum = inputs[0].clone();
+    for other in &inputs[1..] {
+        assert_eq!(sum.shape, other.shape, "no broadcasting here");
+        for (a, b) in sum.data.iter_mut().zip(&other.data) {
+            *a += b;
+        }
+    }
+    let factor = if add.average { 0.5 } else { 1.0 };
+    sum.map(|v| v * factor)
+}
+
+fn rescale(rescaling: &Rescaling, mut x: Tensor) -> Tensor {
+    let channels = *x.shape.last().expect("a last axis");
+    let pick = |values: &[f64], i: usize| values[i % channels % values.len()];
+    for (i, v) in x.data.iter_mut().enumerate() {
+        let scale = pick(rescaling.scale.as_slice(), i);
+        *v = *v * scale + pick(rescaling.offset.as_slice(), i);
+    }
+    x
+}
+
+fn zero_padding(pads: Pads, x: &Tensor) -> Tensor {
+    let [height, width, channels] = x.hwc();
+    let (h, w) = (
+        height + pads.top + pads.bottom,
+        width + pads.left + pads.right,
+    );
+    let mut out = Tensor::image(h, w, channels);
+    for (y, xx, c) in positions([height, width, channels]) {
+        *out.at(y + pads.top, xx + pads.left, c) = *x_at(x, y, xx, c);
+    }
+    out
 }
 
 fn x_at(tensor: &Tensor, y: usize, x: usize, c: usize) -> &f64 {
@@ -219,7 +230,11 @@ fn window(n: usize, k: usize, stride: usize, dilation: usize, padding: Padding) 
         Padding::Valid => (0, (n - reach) / stride + 1),
         Padding::Same => {
             // TensorFlow's text: the remainder decides, not the number of windows.
-            let last = if n % stride == 0 { stride } else { n % stride };
+            let last = if n.is_multiple_of(stride) {
+                stride
+            } else {
+                n % stride
+            };
             let total = reach.saturating_sub(last);
             (
                 -(isize::try_from(total / 2).expect("small")),
@@ -444,6 +459,12 @@ fn activate(activation: Activation, x: Tensor) -> Tensor {
             }
             x
         }
-        other => panic!("not needed here: {other:?}"),
+        Activation::HardSigmoid
+        | Activation::Softplus
+        | Activation::Softsign
+        | Activation::Elu
+        | Activation::Selu
+        | Activation::Exponential
+        | _ => panic!("not needed here: {activation:?}"),
     }
 }

@@ -50,7 +50,7 @@ struct Growing {
 impl Growing {
     /// Returns an earlier image, the latest ones most often.
     fn pick(&self, from: usize) -> (String, [usize; 3]) {
-        let back = if from < 40 { 0 } else { from - 40 };
+        let back = from.saturating_sub(40);
         self.images[self.images.len() - 1 - back % self.images.len()].clone()
     }
 
@@ -72,7 +72,7 @@ impl Growing {
             0 | 1 => {
                 let mut conv = self.rng.conv(kernel, c, filters);
                 (conv.strides, conv.padding, conv.activation) = (strides, padding, activation);
-                conv.bias = conv.bias.filter(|_| step.from[2] % 3 > 0);
+                conv.bias = conv.bias.filter(|_| !step.from[2].is_multiple_of(3));
                 Layer::Conv2D(conv)
             }
             2 => {
@@ -220,7 +220,7 @@ fn network(channels: usize, image: [usize; 2], seed: u64, steps: &[Step]) -> Gra
         .collect();
     let mut outputs = vec!["dense"];
     outputs.extend(dead.last().map(|name| name.as_str()));
-    if seed % 3 == 0 {
+    if seed.is_multiple_of(3) {
         outputs.push(&images[images.len() / 2].0);
         outputs.dedup();
     }

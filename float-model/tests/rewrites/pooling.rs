@@ -90,7 +90,9 @@ fn an_activation_that_others_see_does_not_move() {
 #[test]
 fn a_normalization_moves_before_pools_and_is_folded() {
     let mut rng = Rng(21);
-    for keepdims in [false, true] {
+    for (keepdims, axis) in [(false, 1), (false, -1), (true, 3)] {
+        let mut norm = rng.norm(3);
+        norm.axis = axis;
         let layers = vec![
             ("conv", Layer::Conv2D(rng.conv([3, 3], 2, 3))),
             ("pool", max_pool(3, 2, Padding::Same)),
@@ -98,7 +100,7 @@ fn a_normalization_moves_before_pools_and_is_folded() {
                 "gap",
                 Layer::GlobalAveragePooling2D(GlobalAveragePooling2D { keepdims }),
             ),
-            ("bn", Layer::BatchNormalization(rng.norm(3))),
+            ("bn", Layer::BatchNormalization(norm)),
         ];
         let done = checked(chain(&[6, 6, 2], layers), &OFF);
         assert_eq!(

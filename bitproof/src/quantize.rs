@@ -10,7 +10,8 @@ use config_schema::{
     Resolved, Status, Strictness, Topology, explain, input_quantizer, resolve,
 };
 use float_model::{
-    Dtype, Graph, GraphError, HardwareRewrites, Layer, RewriteEvent, Sanitized, sanitize,
+    Dtype, Graph, GraphError, HardwareRewrites, Layer, RewriteEvent, SanitizeOptions, Sanitized,
+    sanitize,
 };
 use quantizer_core::PerAxis;
 use serde_json::{Map, Value};
@@ -89,8 +90,10 @@ pub enum InputQuantizerMode {
 pub struct Quantized {
     /// The model.
     pub model: QuantizedModel,
-    /// Every rewrite that was applied or refused, in order.
+    /// Rewrites that were applied, in order.
     pub rewrites: Vec<RewriteEvent>,
+    /// Matches that a rewrite had to leave alone, with the reason.
+    pub refused: Vec<RewriteEvent>,
     /// A line for each value of the configuration: path, value, origin.
     pub explanation: Vec<String>,
     /// What was forced, ignored, left in float, or is questionable.
@@ -113,11 +116,15 @@ pub fn quantize(
 ) -> Result<Quantized, Error> {
     let mut source = open_samples(samples, &graph, options)?;
     let graph = with_input_shape(graph, source.item_shape(), options)?;
+    let rewrites = SanitizeOptions {
+        hardware: options.hardware,
+    };
     let Sanitized {
         graph,
-        events,
+        applied,
+        refused,
         removed,
-    } = sanitize(graph, options.hardware)?;
+    } = sanitize(graph, &rewrites)?;
     let topology = topology(&graph);
     let request = Request {
         params: &options.params,
@@ -144,7 +151,8 @@ pub fn quantize(
     };
     Ok(Quantized {
         model,
-        rewrites: events,
+        rewrites: applied,
+        refused,
         explanation,
         warnings,
         batches,
@@ -152,6 +160,10 @@ pub fn quantize(
 }
 
 /// Returns the source of the samples, or of random ones that fit the model's input.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "an input is all there can be"
+)]
 fn open_samples(
     samples: Samples,
     graph: &Graph,

@@ -233,7 +233,7 @@ pub(crate) struct RunArgs {
 pub(crate) struct EvalArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// Labelled data, .npz with the arrays x_test and y_test
+    /// Labelled data, .npz with the arrays `x_test` and `y_test`
     #[arg(long, value_name = "FILE", required_unless_present_all = ["images", "labels"])]
     pub(crate) data: Option<PathBuf>,
     /// Images, .npy, instead of --data

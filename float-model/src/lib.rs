@@ -21,6 +21,6 @@ pub use layer::{
     GlobalAveragePooling2D, Input, Layer, Pool2D, ReLU, Rescaling, SeparableConv2D,
 };
 pub use quantizer_core::geometry::{Padding, Pads};
-pub use rewrite::{HardwareRewrites, Outcome, RewriteEvent, Sanitized, sanitize};
+pub use rewrite::{HardwareRewrites, RewriteEvent, SanitizeOptions, Sanitized, sanitize};
 pub use shape::{Shape, infer_shape, item_axis};
 pub use summary::{ParamCount, Summary, SummaryRow};

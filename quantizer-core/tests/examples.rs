@@ -1,4 +1,5 @@
 //! Numbers worked out by hand from the definitions in NUMERICS.md.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 use ndarray::{ArrayD, IxDyn, arr1, array};
 use quantizer_core::format::max_frac_bits;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
 use bitproof::config_schema::{InputDtype, Strictness};
-use bitproof::float_model::{HardwareRewrites, Outcome};
+use bitproof::float_model::{HardwareRewrites, RewriteEvent};
 use bitproof::{
     InputQuantizerMode, ParamValues, QuantizationParams, QuantizeOptions, Quantized, Samples,
     load_float, quantize, save, sha256_file,
@@ -151,13 +151,13 @@ fn report(args: &QuantizeArgs, quantized: &Quantized, path: &Path, seconds: f64)
 }
 
 fn explain(quantized: &Quantized) {
-    println!("Rewrites:");
+    println!("Rewrites applied:");
     for event in &quantized.rewrites {
-        let (mark, text) = match &event.outcome {
-            Outcome::Applied(what) => ("applied", what),
-            Outcome::Refused(why) => ("refused", why),
-        };
-        println!("  {mark} {} at {}: {text}", event.rewrite, event.layer);
+        println!("  {} at {}: {}", event.rewrite, event.layer, event.message);
+    }
+    println!("Rewrites refused:");
+    for event in &quantized.refused {
+        println!("  {} at {}: {}", event.rewrite, event.layer, event.message);
     }
     println!("Configuration:");
     for line in &quantized.explanation {
@@ -166,24 +166,15 @@ fn explain(quantized: &Quantized) {
 }
 
 fn to_json(quantized: &Quantized, path: &Path) -> Value {
-    let rewrites: Vec<Value> = quantized
-        .rewrites
-        .iter()
-        .map(|event| {
-            let (applied, message) = match &event.outcome {
-                Outcome::Applied(what) => (true, what),
-                Outcome::Refused(why) => (false, why),
-            };
-            json!({
-                "rewrite": event.rewrite, "layer": event.layer,
-                "applied": applied, "message": message,
-            })
-        })
-        .collect();
+    let events = |events: &[RewriteEvent]| -> Vec<Value> {
+        let json = |event: &RewriteEvent| json!({ "rewrite": event.rewrite, "layer": event.layer, "message": event.message });
+        events.iter().map(json).collect()
+    };
     let batches = &quantized.batches;
     json!({
         "output": path.display().to_string(),
-        "rewrites": rewrites,
+        "rewrites_applied": events(&quantized.rewrites),
+        "rewrites_refused": events(&quantized.refused),
         "explanation": quantized.explanation,
         "warnings": quantized.warnings,
         "batches": {

@@ -148,10 +148,7 @@ pub(super) fn build(class: &str, config: &Config, weights: &mut Weights) -> Resu
             target_shape: integers(config, "target_shape")?,
         },
         "Permute" => Layer::Permute {
-            dims: integers(config, "dims")?
-                .into_iter()
-                .map(|d| usize::try_from(d).map_err(|_| invalid("dims")))
-                .collect::<Result<_>>()?,
+            dims: permutation(config)?,
         },
         "Dropout" | "SpatialDropout2D" => Layer::Dropout {
             rate: optional_f32(config, "rate")?.unwrap_or(0.0),
@@ -244,6 +241,12 @@ fn pool(config: &Config) -> Result<Pool2D> {
         strides,
         padding: padding(config)?,
     })
+}
+
+fn permutation(config: &Config) -> Result<Vec<usize>> {
+    let dims = integers(config, "dims")?.into_iter();
+    dims.map(|d| usize::try_from(d).map_err(|_| invalid("dims")))
+        .collect()
 }
 
 fn up_sampling(config: &Config) -> Result<Layer> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use float_model::{Activation, Graph, Layer, Padding};
+use float_model::{Activation, Conv2DTranspose, Graph, Layer, Padding};
 use hdf5_pure::{AttrValue, FileBuilder, GroupBuilder};
 use ndarray::{Array, ArrayD, Dimension};
 use quantizer_core::PerAxis;
@@ -228,15 +228,7 @@ pub(crate) fn describe(layer: &Layer) -> (Map<String, Value>, Weights) {
                 "data_format": "channels_last", "dilation_rate": conv.dilation,
                 "depth_multiplier": multiplier, "use_bias": conv.bias.is_some() })
         }
-        Layer::Conv2DTranspose(conv) => {
-            let (kh, kw, filters, _) = conv.kernel.dim();
-            push(&mut weights, "kernel", Some(&conv.kernel));
-            push(&mut weights, "bias", conv.bias.as_ref());
-            json!({ "filters": filters, "kernel_size": [kh, kw], "strides": conv.strides,
-                "padding": padding(conv.padding), "data_format": "channels_last",
-                "dilation_rate": conv.dilation, "output_padding": conv.output_padding,
-                "use_bias": conv.bias.is_some() })
-        }
+        Layer::Conv2DTranspose(conv) => transpose_config(conv, &mut weights),
         Layer::Dense(dense) => {
             push(&mut weights, "kernel", Some(&dense.kernel));
             push(&mut weights, "bias", dense.bias.as_ref());
@@ -262,6 +254,16 @@ pub(crate) fn describe(layer: &Layer) -> (Map<String, Value>, Weights) {
         config.extend(activation(fused));
     }
     (config, weights)
+}
+
+fn transpose_config(conv: &Conv2DTranspose, weights: &mut Weights) -> Value {
+    let (kh, kw, filters, _) = conv.kernel.dim();
+    push(weights, "kernel", Some(&conv.kernel));
+    push(weights, "bias", conv.bias.as_ref());
+    json!({ "filters": filters, "kernel_size": [kh, kw], "strides": conv.strides,
+        "padding": padding(conv.padding), "data_format": "channels_last",
+        "dilation_rate": conv.dilation, "output_padding": conv.output_padding,
+        "use_bias": conv.bias.is_some() })
 }
 
 /// Returns the configuration of a layer without weights.

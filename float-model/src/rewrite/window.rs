@@ -1,0 +1,79 @@
+//! The window of a convolution, whatever its class.
+
+use super::driver::Skip;
+use crate::{Layer, Padding};
+use quantizer_core::geometry;
+
+/// Extents and border of a convolution's window, rows and columns.
+pub(super) struct Window {
+    pub(super) kernel: [usize; 2],
+    pub(super) strides: [usize; 2],
+    pub(super) dilation: [usize; 2],
+    pub(super) padding: Padding,
+}
+
+impl Window {
+    /// Returns the window of a convolution that pads with zeros, if it pads.
+    pub(super) fn of(layer: &Layer) -> Option<Self> {
+        let (kernel, strides, dilation, padding) = match layer {
+            Layer::Conv2D(conv) if conv.padding_value.is_none() => {
+                (&conv.kernel, conv.strides, conv.dilation, conv.padding)
+            }
+            Layer::DepthwiseConv2D(conv) => {
+                (&conv.kernel, conv.strides, conv.dilation, conv.padding)
+            }
+            Layer::SeparableConv2D(conv) => {
+                let kernel = &conv.depthwise_kernel;
+                (kernel, conv.strides, conv.dilation, conv.padding)
+            }
+            Layer::Conv2DTranspose(conv) => {
+                (&conv.kernel, conv.strides, conv.dilation, conv.padding)
+            }
+            Layer::Input(_)
+            | Layer::Conv2D(_)
+            | Layer::DepthwiseConv2DTranspose(_)
+            | Layer::Dense(_)
+            | Layer::BatchNormalization(_)
+            | Layer::ReLU(_)
+            | Layer::LeakyReLU { .. }
+            | Layer::PReLU { .. }
+            | Layer::Activation(_)
+            | Layer::MaxPool2D(_)
+            | Layer::AveragePool2D(_)
+            | Layer::GlobalAveragePooling2D(_)
+            | Layer::Add(_)
+            | Layer::Multiply
+            | Layer::Subtract
+            | Layer::Concatenate { .. }
+            | Layer::Rescaling(_)
+            | Layer::ZeroPadding2D(_)
+            | Layer::UpSampling2D { .. }
+            | Layer::Flatten
+            | Layer::Reshape { .. }
+            | Layer::Permute { .. }
+            | Layer::Dropout { .. } => return None,
+        };
+        let (height, width, _, _) = kernel.dim();
+        Some(Self {
+            kernel: [height, width],
+            strides,
+            dilation,
+            padding,
+        })
+    }
+
+    /// Returns the pads before and after an axis of `extent` that 'same' means (NUMERICS.md: N14).
+    pub(super) fn same_pads(
+        &self,
+        extent: Option<usize>,
+        axis: usize,
+    ) -> Result<(usize, usize), Skip> {
+        let stride = self.strides[axis];
+        // At stride 1 the pads do not depend on the extent.
+        let extent = extent.or((stride == 1).then_some(1)).ok_or_else(|| {
+            Skip::Blocked("its image has an open extent, and 'same' depends on it".to_owned())
+        })?;
+        let (kernel, dilation) = (self.kernel[axis], self.dilation[axis]);
+        Ok(geometry::same_pads(extent, kernel, stride, dilation))
+    }
+}

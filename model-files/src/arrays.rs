@@ -4,15 +4,19 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use flate2::CrcReader;
 use flate2::read::DeflateDecoder;
 use ndarray::{ArrayD, IxDyn};
 use tempfile::NamedTempFile;
 use zip::write::SimpleFileOptions;
-use zip::{CompressionMethod, ZipArchive, ZipWriter};
+use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter};
 
 use crate::FileError;
 use crate::atomic::{self, AtomicFile};
 use crate::npy::{Header, write_header};
+
+/// Longer members need the 64-bit fields of zip.
+const LARGEST_PLAIN_MEMBER: usize = 1 << 31;
 
 /// An array whose first axis is read step by step.
 pub struct ArrayReader {
@@ -28,7 +32,31 @@ pub struct ArrayReader {
 struct Entry {
     start: u64,
     compressed_size: u64,
+    size: u64,
+    crc: u32,
     method: CompressionMethod,
+}
+
+/// The content of a member, which fails at its end if the checksum is another one.
+struct Member<R> {
+    reader: CrcReader<R>,
+    left: u64,
+    crc: u32,
+}
+
+impl<R: Read> Read for Member<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = (&mut self.reader).take(self.left).read(buffer)?;
+        let before = self.left;
+        self.left -= u64::try_from(n).unwrap_or(0);
+        if before > 0 && self.left == 0 && self.reader.crc().sum() != self.crc {
+            return Err(std::io::Error::new(
+                std::io::ErrorKind::InvalidData,
+                "the checksum of an array is wrong: the file is damaged",
+            ));
+        }
+        Ok(n)
+    }
 }
 
 impl std::fmt::Debug for ArrayReader {
@@ -146,7 +174,7 @@ impl ArrayReader {
         (&mut self.body)
             .take(limit)
             .read_to_end(&mut bytes)
-            .map_err(|e| FileError::io(&self.path, &e))?;
+            .map_err(|e| read_error(&self.path, &e))?;
         if bytes.len() != n_bytes {
             return Err(FileError::invalid(
                 &self.path,
@@ -218,6 +246,8 @@ fn find_entry(path: &Path, key: Option<&str>, defaults: &[&str]) -> Result<Entry
     Ok(Entry {
         start,
         compressed_size: entry.compressed_size(),
+        size: entry.size(),
+        crc: entry.crc32(),
         method,
     })
 }
@@ -245,13 +275,36 @@ fn open_body(
     file.seek(SeekFrom::Start(entry.start))
         .map_err(|e| FileError::io(path, &e))?;
     let raw = BufReader::new(file).take(entry.compressed_size);
-    let mut body: Box<dyn Read + Send> = if entry.method == CompressionMethod::Deflated {
+    let inflated: Box<dyn Read + Send> = if entry.method == CompressionMethod::Deflated {
         Box::new(DeflateDecoder::new(raw))
     } else {
         Box::new(raw)
     };
+    let mut body = Member {
+        reader: CrcReader::new(inflated),
+        left: entry.size,
+        crc: entry.crc,
+    };
     let header = Header::read(&mut body).map_err(invalid)?;
-    Ok((header, body))
+    let n_bytes = header.n_bytes().map_err(invalid)?;
+    if u64::try_from(n_bytes) != Ok(body.left) {
+        return Err(invalid(format!(
+            "an array of {n_bytes} bytes in {} bytes",
+            body.left
+        )));
+    }
+    Ok((header, Box::new(body)))
+}
+
+/// Returns the error of reading elements; damaged content is not the operating system's fault.
+fn read_error(path: &Path, error: &std::io::Error) -> FileError {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::InvalidData | ErrorKind::InvalidInput | ErrorKind::UnexpectedEof => {
+            FileError::invalid(path, error.to_string())
+        }
+        _ => FileError::io(path, error),
+    }
 }
 
 /// Writes an array of floats as `.npy`, whole or not at all.
@@ -339,7 +392,11 @@ impl NpzWriter {
 
     fn add(&mut self, name: &str, bytes: std::io::Result<Vec<u8>>) -> Result<(), FileError> {
         let bytes = bytes.map_err(|e| FileError::io(&self.path, &e))?;
-        let options = SimpleFileOptions::default().compression_method(CompressionMethod::Deflated);
+        // One fixed time, so that the same arrays give the same bytes.
+        let options = SimpleFileOptions::default()
+            .compression_method(CompressionMethod::Deflated)
+            .last_modified_time(DateTime::default())
+            .large_file(bytes.len() > LARGEST_PLAIN_MEMBER);
         self.zip
             .start_file(format!("{name}.npy"), options)
             .map_err(|e| FileError::invalid(&self.path, e.to_string()))?;

@@ -1,10 +1,9 @@
 //! Files that appear whole or not at all.
 
-use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
+use tempfile::{Builder, NamedTempFile};
 
 use crate::FileError;
 
@@ -22,7 +21,10 @@ impl AtomicFile {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
-        let file = NamedTempFile::new_in(folder).map_err(|e| FileError::io(path, &e))?;
+        refuse_special(path)?;
+        let file = builder()
+            .tempfile_in(folder)
+            .map_err(|e| FileError::io(path, &e))?;
         Ok(Self {
             writer: BufWriter::new(file),
             path: path.to_owned(),
@@ -49,22 +51,35 @@ impl AtomicFile {
         let Self { writer, path } = self;
         let io = |e: &std::io::Error| FileError::io(&path, e);
         let file = writer.into_inner().map_err(|e| io(e.error()))?;
-        set_permissions(file.as_file()).map_err(|e| io(&e))?;
         file.persist(&path).map_err(|e| io(&e.error))?;
         Ok(())
     }
 }
 
-/// Temporary files are private; results are readable like other new files.
+/// Refuses folders and devices: the renamed file would take the place of a device.
+fn refuse_special(path: &Path) -> Result<(), FileError> {
+    match std::fs::metadata(path) {
+        Ok(found) if !found.is_file() => Err(FileError::invalid(
+            path,
+            "exists and is no regular file; it is not replaced",
+        )),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// Temporary files are private by default; these get the permissions of other new files, from
+/// which the system takes away what the user's mask says.
 #[cfg(unix)]
-fn set_permissions(file: &File) -> std::io::Result<()> {
+fn builder() -> Builder<'static, 'static> {
     use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(std::fs::Permissions::from_mode(0o644))
+    let mut builder = Builder::new();
+    builder.permissions(std::fs::Permissions::from_mode(0o666));
+    builder
 }
 
 #[cfg(not(unix))]
-fn set_permissions(_: &File) -> std::io::Result<()> {
-    Ok(())
+fn builder() -> Builder<'static, 'static> {
+    Builder::new()
 }
 
 /// Writes `bytes` to `path`, whole or not at all.

@@ -3,10 +3,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use hdf5_pure::{AttrValue, DType, Dataset, File};
+use hdf5_pure::{AttrValue, DType, Dataset, Datatype, DatatypeByteOrder, File};
 use ndarray::{ArrayD, IxDyn};
 
 use crate::FileError;
+
+/// Most bytes that deflate makes of one; values of one byte are the smallest.
+const MOST_INFLATED: u64 = 1032;
 
 /// An HDF5 file in memory.
 pub(crate) struct Hdf5 {
@@ -80,9 +83,14 @@ impl Hdf5 {
             .map(|n| usize::try_from(*n).ok())
             .collect::<Option<Vec<usize>>>()
             .ok_or_else(|| invalid("extents"))?;
+        // Only chunks can be compressed.
+        let most_values = match guarded(&self.path, || dataset.chunk_shape())? {
+            None => self.size,
+            Some(_) => self.size.saturating_mul(MOST_INFLATED),
+        };
         let n_values = extents.iter().try_fold(1usize, |n, e| n.checked_mul(*e));
         let n_values = n_values
-            .filter(|n| u64::try_from(*n).is_ok_and(|n| n <= self.size))
+            .filter(|n| u64::try_from(*n).is_ok_and(|n| n <= most_values))
             .ok_or_else(|| invalid("extents beyond the size of the file"))?;
         let values = self.values(path, &dataset)?;
         if values.len() != n_values {
@@ -107,6 +115,10 @@ impl Hdf5 {
             | DType::U16
             | DType::U32
             | DType::U64 => guarded(&self.path, || dataset.read_f32()),
+            DType::Other(datatype) if is_half(&datatype) => {
+                let bytes = guarded(&self.path, || dataset.read_raw())?;
+                Ok(halves(&bytes, &datatype))
+            }
             other => Err(FileError::unsupported(
                 &self.path,
                 format!("weights of type {other} in `{path}`"),
@@ -127,6 +139,37 @@ impl Hdf5 {
     pub(crate) fn has_group(&self, path: &str) -> bool {
         guarded(&self.path, || self.file.group(path)).is_ok()
     }
+}
+
+/// Returns whether a type that the library has no name for is the 16-bit float of IEEE 754.
+fn is_half(datatype: &Datatype) -> bool {
+    matches!(
+        datatype,
+        Datatype::FloatingPoint { size: 2, byte_order, layout }
+            if *byte_order != DatatypeByteOrder::Vax
+                && layout.exponent_size == 5
+                && layout.mantissa_size == 10
+                && layout.exponent_bias == 15
+    )
+}
+
+fn halves(bytes: &[u8], datatype: &Datatype) -> Vec<f32> {
+    let big_endian = matches!(
+        datatype,
+        Datatype::FloatingPoint {
+            byte_order: DatatypeByteOrder::BigEndian,
+            ..
+        }
+    );
+    let half = |pair: &[u8; 2]| {
+        let bits = if big_endian {
+            u16::from_be_bytes(*pair)
+        } else {
+            u16::from_le_bytes(*pair)
+        };
+        half::f16::from_bits(bits).to_f32()
+    };
+    bytes.as_chunks().0.iter().map(half).collect()
 }
 
 /// Runs a call of the HDF5 library; what it refuses, or panics at, is an invalid file.

@@ -8,13 +8,13 @@ mod write;
 
 use std::path::Path;
 
-use float_model::{Draft, DraftNode, Graph, Input, Layer};
+use float_model::{Draft, DraftNode, Graph, Layer};
 use ndarray::ArrayD;
 use serde_json::{Map, Value};
 
 use crate::FileError;
 use crate::hdf5::Hdf5;
-use config::{Item, ModelConfig};
+use config::ModelConfig;
 use weights::Weights;
 
 pub use quantized::read_quantized_h5;
@@ -30,6 +30,7 @@ pub use write::write_keras_h5;
 pub fn read_keras_h5(path: &Path) -> Result<Graph, FileError> {
     let (file, model) = open(path)?;
     refuse_unknown(path, &model)?;
+    refuse_foreign_weights(path, &file, &model)?;
     let mut nodes = Vec::with_capacity(model.items.len());
     for item in &model.items {
         let weights = Weights::read(&file, path, &item.name)?;
@@ -114,6 +115,26 @@ fn refuse_unknown(path: &Path, model: &ModelConfig) -> Result<(), FileError> {
     ))
 }
 
+/// Refuses a file without weights, and weights of layers that the model does not have.
+fn refuse_foreign_weights(path: &Path, file: &Hdf5, model: &ModelConfig) -> Result<(), FileError> {
+    const ROOT: &str = "model_weights";
+    if !file.has_group(ROOT) {
+        return Err(FileError::invalid(path, "has no group `model_weights`"));
+    }
+    for layer in file.strings(ROOT, "layer_names")?.unwrap_or_default() {
+        let known = model.items.iter().any(|item| item.name == layer);
+        let group = format!("{ROOT}/{layer}");
+        if !known && file.has_group(&group) {
+            let names = file.strings(&group, "weight_names")?.unwrap_or_default();
+            if !names.is_empty() {
+                let message = format!("has weights of a layer `{layer}`, which the model has not");
+                return Err(FileError::invalid(path, message));
+            }
+        }
+    }
+    Ok(())
+}
+
 fn in_layer(path: &Path, layer: &str, error: layers::LayerRefused) -> FileError {
     match error {
         layers::LayerRefused::Invalid(m) => {
@@ -123,14 +144,4 @@ fn in_layer(path: &Path, layer: &str, error: layers::LayerRefused) -> FileError 
             FileError::unsupported(path, format!("layer `{layer}`: {m}"))
         }
     }
-}
-
-/// Returns the input layer that a Sequential model leaves out.
-fn implied_input(item: &Item) -> Option<(String, Layer)> {
-    let shape = config::batch_input_shape(&item.config)?;
-    let dtype = config::dtype(&item.config);
-    Some((
-        format!("{}_input", item.name),
-        Layer::Input(Input { shape, dtype }),
-    ))
 }

@@ -40,9 +40,11 @@ pub enum ModelKind {
 pub fn detect(path: &Path) -> Result<ModelKind, FileError> {
     let unsupported = |what: &str| FileError::unsupported(path, what);
     if path.is_dir() {
-        return Err(unsupported(
-            "a folder (a SavedModel?); save the model as .h5",
-        ));
+        return Err(unsupported(if path.join("saved_model.pb").is_file() {
+            "a SavedModel; save the model as .h5 (Keras 2 format)"
+        } else {
+            "a folder; a model is a file"
+        }));
     }
     let mut start = [0; 16];
     let mut file = File::open(path).map_err(|e| FileError::io(path, &e))?;
@@ -61,8 +63,14 @@ pub fn detect(path: &Path) -> Result<ModelKind, FileError> {
     }
     if start.starts_with(b"PK") {
         return Err(unsupported(
-            "a .keras archive; save the model as .h5 (Keras 2 format)",
+            "a zip archive; .keras files are not yet read, save the model as .h5 (Keras 2 format)",
         ));
+    }
+    if path
+        .extension()
+        .is_some_and(|e| e.eq_ignore_ascii_case("onnx"))
+    {
+        return Err(unsupported("ONNX models are not yet read"));
     }
     Err(unsupported(
         "no model format that is known; supported are .h5 and .bpq.safetensors",

@@ -1,14 +1,16 @@
 //! The `.npy` format: headers, elements.
 
+mod dict;
+
 use std::io::{self, Read, Write};
 
-use npyz::{DType, Endianness, NpyHeader, Order, TypeChar, TypeStr};
+use dict::Dict;
 
 /// Extents beyond this are no tensor.
 const MAX_RANK: usize = 8;
 
 /// Longest header that is read.
-const MAX_HEADER: u64 = 1 << 16;
+const MAX_HEADER: u32 = 1 << 16;
 
 /// What a `.npy` header says.
 #[derive(Clone, Debug)]
@@ -36,25 +38,26 @@ enum Kind {
 impl Header {
     /// Reads a header; the reader then stands at the first element.
     pub(crate) fn read(reader: &mut dyn Read) -> Result<Self, String> {
-        let header = NpyHeader::from_reader(reader.take(MAX_HEADER))
-            .map_err(|e| format!("not a .npy array: {e}"))?;
-        let shape = header
-            .shape()
-            .iter()
-            .map(|n| {
-                usize::try_from(*n).map_err(|_| "an array beyond the address space".to_owned())
-            })
-            .collect::<Result<Vec<usize>, _>>()?;
+        let text = header_text(reader).map_err(|e| format!("not a .npy array: {e}"))?;
+        let Dict {
+            descr,
+            fortran_order,
+            shape,
+        } = Dict::parse(&text)?;
         if shape.len() > MAX_RANK {
             return Err(format!("an array of rank {}", shape.len()));
         }
-        if header.order() == Order::Fortran && shape.len() > 1 {
+        if fortran_order && shape.len() > 1 {
             return Err(
                 "an array in Fortran order; save it with numpy.ascontiguousarray".to_owned(),
             );
         }
+        // A reader of items of no size would never end.
+        if shape.iter().skip(1).any(|extent| *extent == 0) {
+            return Err(format!("an array of shape {shape:?}"));
+        }
         let header = Self {
-            element: Element::of(&header.dtype())?,
+            element: Element::of(&descr)?,
             shape,
         };
         header.n_bytes().map(|_| header)
@@ -90,29 +93,32 @@ impl Element {
 
 impl Element {
     #[expect(clippy::wildcard_enum_match_arm, reason = "only numbers are read")]
-    fn of(dtype: &DType) -> Result<Self, String> {
-        let DType::Plain(plain) = dtype else {
-            return Err("an array of records".to_owned());
-        };
-        let refused = || format!("an array of type {plain}");
-        let kind = match plain.type_char() {
-            TypeChar::Int => Kind::Signed,
-            TypeChar::Uint | TypeChar::Bool => Kind::Unsigned,
-            TypeChar::Float => Kind::Float,
+    /// Returns the element of NumPy's type text: byte order, letter, size.
+    fn of(descr: &str) -> Result<Self, String> {
+        let refused = || format!("an array of type `{descr}`");
+        let mut chars = descr.chars();
+        let big_endian = match chars.next() {
+            Some('<' | '|') => false,
+            Some('>') => true,
             _ => return Err(refused()),
         };
-        let size = usize::try_from(plain.size_field()).map_err(|_| refused())?;
-        let fits = match kind {
-            Kind::Float => [2, 4, 8].contains(&size),
-            Kind::Signed | Kind::Unsigned => [1, 2, 4, 8].contains(&size),
+        let kind = match chars.next() {
+            Some('i') => Kind::Signed,
+            Some('u' | 'b') => Kind::Unsigned,
+            Some('f') => Kind::Float,
+            _ => return Err(refused()),
         };
-        if !fits {
-            return Err(refused());
-        }
+        let size = match (chars.as_str(), kind) {
+            ("1", Kind::Signed | Kind::Unsigned) => 1,
+            ("2", _) => 2,
+            ("4", _) => 4,
+            ("8", _) => 8,
+            _ => return Err(refused()),
+        };
         Ok(Self {
             kind,
             size,
-            big_endian: is_big_endian(plain),
+            big_endian,
         })
     }
 
@@ -167,8 +173,37 @@ impl Element {
     }
 }
 
-fn is_big_endian(plain: &TypeStr) -> bool {
-    plain.endianness() == Endianness::Big
+/// Reads the magic number, the version and the text of a header.
+fn header_text(reader: &mut dyn Read) -> Result<String, String> {
+    let mut take = |n: u64| -> Result<Vec<u8>, String> {
+        let mut bytes = Vec::new();
+        let taken = (&mut *reader).take(n).read_to_end(&mut bytes);
+        taken.map_err(|e| e.to_string())?;
+        if u64::try_from(bytes.len()) == Ok(n) {
+            Ok(bytes)
+        } else {
+            Err("its header is cut off".to_owned())
+        }
+    };
+    let start = take(8)?;
+    let length = match start.as_slice() {
+        [b'\x93', b'N', b'U', b'M', b'P', b'Y', 1, _] => match take(2)?.as_slice() {
+            [a, b] => u32::from(u16::from_le_bytes([*a, *b])),
+            _ => 0,
+        },
+        [b'\x93', b'N', b'U', b'M', b'P', b'Y', 2 | 3, _] => match take(4)?.as_slice() {
+            [a, b, c, d] => u32::from_le_bytes([*a, *b, *c, *d]),
+            _ => 0,
+        },
+        [b'\x93', b'N', b'U', b'M', b'P', b'Y', version, _] => {
+            return Err(format!("version {version} of the format"));
+        }
+        _ => return Err("its first bytes are others".to_owned()),
+    };
+    if length > MAX_HEADER {
+        return Err(format!("its header has {length} bytes"));
+    }
+    String::from_utf8(take(length.into())?).map_err(|_| "its header is no text".to_owned())
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "two bytes were read")]

@@ -3,6 +3,11 @@
 use float_model::{Dtype, Shape};
 use serde_json::{Map, Value};
 
+use super::quantized;
+
+/// Most elements of one input; more is no sample, and products of extents could overflow.
+const LARGEST_INPUT: usize = 1 << 32;
+
 /// One layer as the file writes it.
 #[derive(Clone, Debug)]
 pub(super) struct Item {
@@ -52,7 +57,10 @@ fn functional(config: &Value) -> Result<ModelConfig, Refused> {
     let mut items = Vec::new();
     for layer in layers(config)? {
         let mut item = item(layer)?;
-        item.inputs = inbound(&item.name, layer.get("inbound_nodes"))?;
+        // Calls of classes that are not known have their own forms; the class is refused later.
+        if quantized::is_known(&item.class) {
+            item.inputs = inbound(&item.name, layer.get("inbound_nodes"))?;
+        }
         items.push(item);
     }
     let outputs = tensors(config.get("output_layers"))
@@ -70,9 +78,12 @@ fn sequential(config: &Value) -> Result<ModelConfig, Refused> {
     for layer in layers(config)? {
         let mut item = item(layer)?;
         if items.is_empty() && item.class != "InputLayer" {
-            let (name, _) = super::implied_input(&item).ok_or_else(|| {
-                Refused::Unsupported("a Sequential model without an input shape".to_owned())
-            })?;
+            if batch_input_shape(&item.config).is_none() {
+                return Err(Refused::Unsupported(
+                    "a Sequential model without an input shape".to_owned(),
+                ));
+            }
+            let name = format!("{}_input", item.name);
             let config = item.config.clone();
             let class = "InputLayer".to_owned();
             items.push(Item {
@@ -127,13 +138,23 @@ fn item(layer: &Value) -> Result<Item, Refused> {
         .or_else(|| config.get("name"))
         .and_then(Value::as_str);
     let name = name.ok_or_else(|| Refused::Invalid("a layer without a name".to_owned()))?;
-    let class = class.rsplit('>').next().unwrap_or(class).to_owned();
     Ok(Item {
-        class,
+        class: plain_class(class).to_owned(),
         name: name.to_owned(),
         config: config.clone(),
         inputs: Vec::new(),
     })
+}
+
+/// Returns the class without QuantizeML's prefix.
+///
+/// A class of another package, or a custom class that merely has a known name, keeps its prefix:
+/// what it computes is not known.
+fn plain_class(class: &str) -> &str {
+    match class.strip_prefix("Custom>") {
+        Some(own) if quantized::is_own_class(own) => own,
+        Some(_) | None => class,
+    }
 }
 
 /// Returns the producers of a layer's only call.
@@ -147,12 +168,40 @@ fn inbound(name: &str, nodes: Option<&Value>) -> Result<Vec<String>, Refused> {
         [Value::Object(_)] => Err(Refused::Unsupported(
             "a model saved by Keras 3; save it with tf_keras or Keras 2".to_owned(),
         )),
-        [node] => tensors(Some(node))
-            .ok_or_else(|| Refused::Invalid(format!("inbound_nodes of layer `{name}`"))),
+        [node] => call(name, node),
+        // Some versions leave out the list of calls when there is one tensor.
+        [Value::String(_), ..] => {
+            let nodes = Value::Array(nodes.to_vec());
+            call(name, &Value::Array(vec![nodes]))
+        }
         _ => Err(Refused::Unsupported(format!(
             "layer `{name}`, which is shared"
         ))),
     }
+}
+
+/// Returns the producers of a call: `[[name, node, tensor, arguments], ...]`.
+fn call(name: &str, node: &Value) -> Result<Vec<String>, Refused> {
+    let invalid = || Refused::Invalid(format!("inbound_nodes of layer `{name}`"));
+    for tensor in node.as_array().ok_or_else(invalid)? {
+        let tensor = tensor.as_array().map(Vec::as_slice);
+        let Some([_, node, index, arguments @ ..]) = tensor else {
+            return Err(invalid());
+        };
+        if node.as_u64() != Some(0) || index.as_u64() != Some(0) {
+            return Err(Refused::Unsupported(format!(
+                "layer `{name}` takes a second call or a second output of a layer"
+            )));
+        }
+        let arguments = arguments.iter().filter_map(Value::as_object).flatten();
+        let idle = |value: &Value| matches!(value, Value::Null | Value::Bool(false));
+        if let Some((key, value)) = arguments.into_iter().find(|(_, value)| !idle(value)) {
+            return Err(Refused::Unsupported(format!(
+                "layer `{name}` is called with `{key}` = {value}"
+            )));
+        }
+    }
+    tensors(Some(node)).ok_or_else(invalid)
 }
 
 /// Returns the layer names of `[[name, node, tensor, ...], ...]`, or of one flat triple.
@@ -178,17 +227,28 @@ pub(super) fn batch_input_shape(config: &Map<String, Value>) -> Option<Shape> {
         }
         n.as_u64().and_then(|n| usize::try_from(n).ok()).map(Some)
     };
-    extents.iter().map(extent).collect()
+    let shape: Shape = extents.iter().map(extent).collect::<Option<_>>()?;
+    let n_elements = shape
+        .iter()
+        .flatten()
+        .try_fold(1usize, |n, extent| n.checked_mul(*extent));
+    n_elements
+        .is_some_and(|n| n <= LARGEST_INPUT)
+        .then_some(shape)
 }
 
 /// Returns the element type of an input; every float type counts as float32.
-pub(super) fn dtype(config: &Map<String, Value>) -> Dtype {
-    match config.get("dtype").and_then(Value::as_str) {
+///
+/// The error is the name of a type that is no input of a network here.
+pub(super) fn dtype(config: &Map<String, Value>) -> Result<Dtype, String> {
+    Ok(match config.get("dtype").and_then(Value::as_str) {
         Some("uint8") => Dtype::UInt8,
         Some("int8") => Dtype::Int8,
         Some("uint16") => Dtype::UInt16,
         Some("int16") => Dtype::Int16,
         Some("int32") => Dtype::Int32,
+        // A layer that stands for its input may have a policy, such as `mixed_float16`.
+        Some(name) if !name.contains("float") => return Err(name.to_owned()),
         Some(_) | None => Dtype::Float32,
-    }
+    })
 }

@@ -85,7 +85,9 @@ pub(super) fn build(class: &str, config: &Config, weights: &mut Weights) -> Resu
             let shape = config::batch_input_shape(config).ok_or_else(|| invalid("input shape"))?;
             Layer::Input(Input {
                 shape,
-                dtype: config::dtype(config),
+                dtype: config::dtype(config).map_err(|name| {
+                    LayerRefused::Unsupported(format!("an input of type {name}"))
+                })?,
             })
         }
         "Conv2D" | "Convolution2D" | "PaddedConv2D" => Layer::Conv2D(conv2d(config, weights)?),
@@ -99,11 +101,7 @@ pub(super) fn build(class: &str, config: &Config, weights: &mut Weights) -> Resu
         "Conv2DTranspose" | "Convolution2DTranspose" => {
             Layer::Conv2DTranspose(transpose(config, weights)?)
         }
-        "Dense" => Layer::Dense(Dense {
-            kernel: weights.matrix("kernel")?,
-            bias: bias(config, weights)?,
-            activation: activation(config)?,
-        }),
+        "Dense" => Layer::Dense(dense(config, weights)?),
         "BatchNormalization" | "BatchNormalizationV1" => {
             Layer::BatchNormalization(batch_normalization(config, weights)?)
         }
@@ -126,11 +124,11 @@ pub(super) fn build(class: &str, config: &Config, weights: &mut Weights) -> Resu
         "MaxPooling2D" | "MaxPool2D" => Layer::MaxPool2D(pool(config)?),
         "AveragePooling2D" | "AvgPool2D" => Layer::AveragePool2D(pool(config)?),
         "GlobalAveragePooling2D" | "GlobalAvgPool2D" => {
-            let keepdims = flag(config, "keepdims", false);
+            let keepdims = flag(config, "keepdims", false)?;
             Layer::GlobalAveragePooling2D(GlobalAveragePooling2D { keepdims })
         }
         "Add" => Layer::Add(Add {
-            average: flag(config, "average", false),
+            average: flag(config, "average", false)?,
         }),
         "Multiply" => Layer::Multiply,
         "Subtract" => Layer::Subtract,
@@ -163,8 +161,12 @@ fn conv2d(config: &Config, weights: &mut Weights) -> Result<Conv2D> {
         None | Some(Value::Null) => None,
         Some(_) => Some(narrowed(&numbers(config, "padding_value", 0.0)?)),
     };
+    let kernel = weights.kernel("kernel")?;
+    let (rows, cols, _, filters) = kernel.dim();
+    expect_kernel(config, [rows, cols])?;
+    expect(config, "filters", filters)?;
     Ok(Conv2D {
-        kernel: weights.kernel("kernel")?,
+        kernel,
         bias: bias(config, weights)?,
         strides: pair(config, "strides", 1)?,
         padding: padding(config)?,
@@ -175,10 +177,29 @@ fn conv2d(config: &Config, weights: &mut Weights) -> Result<Conv2D> {
     })
 }
 
+fn dense(config: &Config, weights: &mut Weights) -> Result<Dense> {
+    let kernel = weights.matrix("kernel")?;
+    expect(config, "units", kernel.ncols())?;
+    Ok(Dense {
+        kernel,
+        bias: bias(config, weights)?,
+        activation: activation(config)?,
+    })
+}
+
 fn depthwise(config: &Config, weights: &mut Weights) -> Result<DepthwiseConv2D> {
-    let name = "depthwise_kernel";
+    // Keras 3 calls it `kernel`.
+    let name = if weights.has("kernel") {
+        "kernel"
+    } else {
+        "depthwise_kernel"
+    };
+    let kernel = weights.kernel(name)?;
+    let (rows, cols, _, multiplier) = kernel.dim();
+    expect_kernel(config, [rows, cols])?;
+    expect(config, "depth_multiplier", multiplier)?;
     Ok(DepthwiseConv2D {
-        kernel: weights.kernel(name).or_else(|_| weights.kernel("kernel"))?,
+        kernel,
         bias: bias(config, weights)?,
         strides: pair(config, "strides", 1)?,
         padding: padding(config)?,
@@ -188,9 +209,15 @@ fn depthwise(config: &Config, weights: &mut Weights) -> Result<DepthwiseConv2D> 
 }
 
 fn separable(config: &Config, weights: &mut Weights) -> Result<SeparableConv2D> {
+    let depthwise_kernel = weights.kernel("depthwise_kernel")?;
+    let pointwise_kernel = weights.kernel("pointwise_kernel")?;
+    let (rows, cols, _, multiplier) = depthwise_kernel.dim();
+    expect_kernel(config, [rows, cols])?;
+    expect(config, "depth_multiplier", multiplier)?;
+    expect(config, "filters", pointwise_kernel.dim().3)?;
     Ok(SeparableConv2D {
-        depthwise_kernel: weights.kernel("depthwise_kernel")?,
-        pointwise_kernel: weights.kernel("pointwise_kernel")?,
+        depthwise_kernel,
+        pointwise_kernel,
         bias: bias(config, weights)?,
         strides: pair(config, "strides", 1)?,
         padding: padding(config)?,
@@ -204,8 +231,12 @@ fn transpose(config: &Config, weights: &mut Weights) -> Result<Conv2DTranspose> 
         None | Some(Value::Null) => None,
         Some(_) => Some(pair(config, "output_padding", 0)?),
     };
+    let kernel = weights.kernel("kernel")?;
+    let (rows, cols, filters, _) = kernel.dim();
+    expect_kernel(config, [rows, cols])?;
+    expect(config, "filters", filters)?;
     Ok(Conv2DTranspose {
-        kernel: weights.kernel("kernel")?,
+        kernel,
         bias: bias(config, weights)?,
         strides: pair(config, "strides", 1)?,
         padding: padding(config)?,
@@ -216,18 +247,36 @@ fn transpose(config: &Config, weights: &mut Weights) -> Result<Conv2DTranspose> 
 }
 
 fn batch_normalization(config: &Config, weights: &mut Weights) -> Result<BatchNormalization> {
-    Ok(BatchNormalization {
-        gamma: weights.optional("gamma", flag(config, "scale", true).into())?,
-        beta: weights.optional("beta", flag(config, "center", true).into())?,
+    let norm = BatchNormalization {
+        gamma: weights.optional("gamma", flag(config, "scale", true)?.into())?,
+        beta: weights.optional("beta", flag(config, "center", true)?.into())?,
         mean: weights.vector("moving_mean")?,
         variance: weights.vector("moving_variance")?,
         epsilon: optional_f32(config, "epsilon")?.unwrap_or(1e-3),
         axis: axis(config)?,
-    })
+    };
+    let n_channels = norm.mean.len();
+    let others = [
+        norm.gamma.as_ref(),
+        norm.beta.as_ref(),
+        Some(&norm.variance),
+    ];
+    if let Some(other) = others.into_iter().flatten().find(|v| v.len() != n_channels) {
+        return Err(LayerRefused::Invalid(format!(
+            "weights of {n_channels} and of {} channels",
+            other.len()
+        )));
+    }
+    match norm.variance.iter().find(|v| **v + norm.epsilon <= 0.0) {
+        None => Ok(norm),
+        Some(variance) => Err(LayerRefused::Invalid(format!(
+            "`moving_variance` holds {variance}"
+        ))),
+    }
 }
 
 fn bias(config: &Config, weights: &mut Weights) -> Result<Option<Array1<f32>>> {
-    weights.optional("bias", flag(config, "use_bias", true).into())
+    weights.optional("bias", flag(config, "use_bias", true)?.into())
 }
 
 fn pool(config: &Config) -> Result<Pool2D> {
@@ -274,11 +323,16 @@ fn activation(config: &Config) -> Result<Activation> {
     let name = match value {
         None | Some(Value::Null) => "linear",
         Some(Value::String(name)) => name.as_str(),
-        Some(object) => object
-            .get("class_name")
-            .or_else(|| object.get("config"))
-            .and_then(Value::as_str)
-            .ok_or_else(|| invalid("activation"))?,
+        Some(object) => {
+            // A registered function, or an object whose class is the function's name.
+            let class = object.get("class_name").and_then(Value::as_str);
+            let function = object.get("config").and_then(Value::as_str);
+            match class {
+                Some("function") | None => function,
+                Some(_) => class,
+            }
+            .ok_or_else(|| invalid("activation"))?
+        }
     };
     let alpha = optional_f32(config, "alpha")?.unwrap_or(0.2);
     Ok(match name.rsplit('>').next().unwrap_or(name) {
@@ -321,12 +375,7 @@ fn padding(config: &Config) -> Result<Padding> {
 
 fn pads(config: &Config) -> Result<Pads> {
     let value = config.get("padding").ok_or_else(|| invalid("padding"))?;
-    let number = |value: &Value| {
-        value
-            .as_u64()
-            .and_then(|n| usize::try_from(n).ok())
-            .ok_or_else(|| invalid("padding"))
-    };
+    let number = |value: &Value| small(value).ok_or_else(|| invalid("padding"));
     let side = |value: &Value| match value.as_array().map(Vec::as_slice) {
         Some([before, after]) => Ok([number(before)?, number(after)?]),
         Some(_) => Err(invalid("padding")),
@@ -345,8 +394,34 @@ fn pads(config: &Config) -> Result<Pads> {
     })
 }
 
-fn flag(config: &Config, key: &str, default: bool) -> bool {
-    config.get(key).and_then(Value::as_bool).unwrap_or(default)
+/// Returns a truth value.
+pub(super) fn flag(config: &Config, key: &str, default: bool) -> Result<bool> {
+    match config.get(key) {
+        None | Some(Value::Null) => Ok(default),
+        Some(value) => value.as_bool().ok_or_else(|| invalid(key)),
+    }
+}
+
+/// Refuses weights whose extent is not the one that the configuration says.
+fn expect(config: &Config, key: &str, got: usize) -> Result<()> {
+    match integer(config, key, got)? {
+        want if want == got => Ok(()),
+        want => Err(LayerRefused::Invalid(format!(
+            "`{key}` is {want}, but the weights are for {got}"
+        ))),
+    }
+}
+
+fn expect_kernel(config: &Config, got: [usize; 2]) -> Result<()> {
+    if !config.contains_key("kernel_size") {
+        return Ok(());
+    }
+    match pair(config, "kernel_size", 0)? {
+        want if want == got => Ok(()),
+        want => Err(LayerRefused::Invalid(format!(
+            "`kernel_size` is {want:?}, but the weights are for {got:?}"
+        ))),
+    }
 }
 
 fn integer(config: &Config, key: &str, default: usize) -> Result<usize> {
@@ -354,20 +429,22 @@ fn integer(config: &Config, key: &str, default: usize) -> Result<usize> {
         None | Some(Value::Null) => Ok(default),
         Some(value) => value
             .as_u64()
+            .filter(|n| *n <= 1 << 32)
             .and_then(|n| usize::try_from(n).ok())
             .ok_or_else(|| invalid(key)),
     }
 }
 
+/// Returns a number of pixels. Windows beyond the bound are no network; it keeps products small.
+fn small(value: &Value) -> Option<usize> {
+    value
+        .as_u64()
+        .filter(|n| *n <= 1 << 16)
+        .and_then(|n| usize::try_from(n).ok())
+}
+
 /// Returns two numbers; a single one counts for both.
 fn pair(config: &Config, key: &str, default: usize) -> Result<[usize; 2]> {
-    let small = |value: &Value| {
-        // Windows beyond this are no network; the bound keeps products of extents small.
-        value
-            .as_u64()
-            .filter(|n| *n <= 1 << 16)
-            .and_then(|n| usize::try_from(n).ok())
-    };
     match config.get(key) {
         None | Some(Value::Null) => Ok([default; 2]),
         Some(Value::Array(list)) => match list.as_slice() {
@@ -396,7 +473,10 @@ fn integers(config: &Config, key: &str) -> Result<Vec<isize>> {
 fn axis(config: &Config) -> Result<isize> {
     let value = match config.get("axis") {
         None => return Ok(-1),
-        Some(Value::Array(list)) => list.first().ok_or_else(|| invalid("axis"))?,
+        Some(Value::Array(list)) => match list.as_slice() {
+            [one] => one,
+            _ => return Err(LayerRefused::Unsupported(format!("the axes {list:?}"))),
+        },
         Some(value) => value,
     };
     value
@@ -410,17 +490,19 @@ fn axis(config: &Config) -> Result<isize> {
 fn optional_f32(config: &Config, key: &str) -> Result<Option<f32>> {
     match config.get(key) {
         None | Some(Value::Null) => Ok(None),
-        Some(value) => {
-            let number = value
-                .as_f64()
-                .or_else(|| value.get("value").and_then(Value::as_f64));
-            number
-                .map(|x| x as f32)
-                .filter(|x| x.is_finite())
-                .map(Some)
-                .ok_or_else(|| invalid(key))
-        }
+        Some(value) => number(value)
+            .map(|x| x as f32)
+            .filter(|x| x.is_finite())
+            .map(Some)
+            .ok_or_else(|| invalid(key)),
     }
+}
+
+/// Returns a finite number, which may stand in an object: `{"value": 1}`, `{"config": {...}}`.
+fn number(value: &Value) -> Option<f64> {
+    let object = value.get("config").unwrap_or(value);
+    let plain = object.get("value").unwrap_or(value);
+    plain.as_f64().filter(|x| x.is_finite())
 }
 
 /// Returns a number, or a list of them.
@@ -429,11 +511,10 @@ fn numbers(config: &Config, key: &str, default: f64) -> Result<PerAxis<f64>> {
         None | Some(Value::Null) => Ok(PerAxis::Tensor(default)),
         Some(Value::Array(list)) => list
             .iter()
-            .map(|v| v.as_f64().ok_or_else(|| invalid(key)))
+            .map(|v| number(v).ok_or_else(|| invalid(key)))
             .collect::<Result<Vec<f64>>>()
             .map(PerAxis::Axis),
-        Some(value) => value
-            .as_f64()
+        Some(value) => number(value)
             .map(PerAxis::Tensor)
             .ok_or_else(|| invalid(key)),
     }

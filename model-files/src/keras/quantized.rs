@@ -29,6 +29,14 @@ const CONFIGURED: [&str; 11] = [
     "StatefulRecurrent",
 ];
 
+/// Float layers that QuantizeML registers.
+const OWN_FLOAT: [&str; 4] = [
+    "PaddedConv2D",
+    "DepthwiseConv2DTranspose",
+    "Add",
+    "Activation",
+];
+
 /// Clip of a `QuantizedReLU` whose configuration does not say.
 const DEFAULT_MAX_VALUE: f64 = 6.0;
 
@@ -51,6 +59,7 @@ pub fn read_quantized_h5(path: &Path) -> Result<CalibratedGraph, FileError> {
             format!("layers {}", unknown.join(", ")),
         ));
     }
+    super::refuse_foreign_weights(path, &file, &model)?;
     let mut nodes = Vec::with_capacity(model.items.len());
     for item in &model.items {
         let weights = Weights::read(&file, path, &item.name)?;
@@ -73,7 +82,13 @@ pub(super) fn is_quantized_class(class: &str) -> bool {
     class.starts_with("Quantized") || class == "InputQuantizer" || class == "Dequantizer"
 }
 
-fn is_known(class: &str) -> bool {
+/// Returns whether QuantizeML registers a class of this name.
+pub(super) fn is_own_class(class: &str) -> bool {
+    is_quantized_class(class) || OWN_FLOAT.contains(&class)
+}
+
+/// Returns whether a class, float or quantized, can be read.
+pub(super) fn is_known(class: &str) -> bool {
     match class.strip_prefix("Quantized") {
         Some(float) => layers::is_known(float),
         None => layers::is_known(class) || class == "InputQuantizer" || class == "Dequantizer",
@@ -102,11 +117,7 @@ fn input_quantizer(item: &Item, weights: &mut Weights) -> Result<InputQuantizerS
         .ok_or_else(|| LayerRefused::Invalid("`bitwidth`".to_owned()))?;
     Ok(InputQuantizerSpec {
         bitwidth,
-        signed: item
-            .config
-            .get("signed")
-            .and_then(Value::as_bool)
-            .unwrap_or(true),
+        signed: layers::flag(&item.config, "signed", true)?,
         range_min: weights.per_axis("range_min")?,
         range_max: weights.per_axis("range_max")?,
     })
@@ -125,7 +136,8 @@ fn quantized(
     }
     let json = match keras.remove("quant_config") {
         Some(Value::Object(json)) => json,
-        _ => Map::new(),
+        None | Some(Value::Null) => Map::new(),
+        Some(_) => return Err(LayerRefused::Invalid("`quant_config`".to_owned())),
     };
     let config = LayerConfig::parse(&json)
         .map_err(|(path, e)| LayerRefused::Invalid(format!("quant_config.{path}: {e}")))?;

@@ -58,6 +58,11 @@ impl Weights {
         self.arrays.insert(name.to_owned(), array);
     }
 
+    /// Returns whether an array is there.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.arrays.contains_key(name)
+    }
+
     /// Takes an array of rank 4.
     pub(super) fn kernel(&mut self, name: &str) -> Result<Array4<f32>, LayerRefused> {
         self.required(name)

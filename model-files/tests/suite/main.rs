@@ -1,0 +1,13 @@
+//! Files of the reference, round trips, and files that mean harm.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests stop at the first surprise"
+)]
+
+mod arrays;
+mod hostile;
+mod keras;
+mod support;

@@ -30,22 +30,34 @@ use crate::keras::layer_of;
 /// The file cannot be read, has another version, or does not describe a model that can run.
 pub fn read_bpq(path: &Path) -> Result<QuantizedModel, FileError> {
     let bytes = std::fs::read(path).map_err(|e| FileError::io(path, &e))?;
-    from_bytes(&bytes).map_err(|e| FileError::invalid(path, e))
-}
-
-/// Returns the model of the bytes of a file.
-pub(super) fn from_bytes(bytes: &[u8]) -> Result<QuantizedModel, String> {
-    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?;
-    let text = metadata.metadata().as_ref().and_then(|map| map.get(KEY));
-    let text = text.ok_or("a safetensors file that bitproof did not write")?;
-    let version = serde_json::from_str::<serde_json::Value>(text).map_err(|e| e.to_string())?;
-    let version = version.get("version").and_then(serde_json::Value::as_u64);
+    let invalid = |message: String| FileError::invalid(path, message);
+    let text = header_text(&bytes).map_err(invalid)?;
+    let version = version(&text).map_err(invalid)?;
     if version != Some(VERSION.into()) {
         let version = version.map_or_else(|| "none".to_owned(), |v| v.to_string());
-        return Err(format!(
-            "version {version} of the format; this bitproof reads {VERSION}"
+        return Err(FileError::unsupported(
+            path,
+            format!("version {version} of the format; this bitproof reads {VERSION}"),
         ));
     }
+    model(&text, &bytes).map_err(invalid)
+}
+
+/// Returns the JSON text of a file.
+fn header_text(bytes: &[u8]) -> Result<String, String> {
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?;
+    let text = metadata.metadata().as_ref().and_then(|map| map.get(KEY));
+    text.cloned()
+        .ok_or_else(|| "a safetensors file that bitproof did not write".to_owned())
+}
+
+/// Returns the version alone: what else a version holds is its own affair.
+fn version(text: &str) -> Result<Option<u64>, String> {
+    let json: serde_json::Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    Ok(json.get("version").and_then(serde_json::Value::as_u64))
+}
+
+fn model(text: &str, bytes: &[u8]) -> Result<QuantizedModel, String> {
     let header: Header = serde_json::from_str(text).map_err(|e| e.to_string())?;
     let file = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
     let mut tensors = Read::new(file);

@@ -504,3 +504,30 @@ fn what_is_no_model_is_told_by_its_content() {
     let error = detect(&weights_only).unwrap_err();
     assert!(error.to_string().contains("without a model"), "{error}");
 }
+
+/// `tests/data/make_encodings.py` writes these files: one model, stored in many ways.
+#[test]
+fn weights_and_names_are_read_however_they_are_stored() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/encodings");
+    for (name, kernel) in [
+        ("plain", [1.5, -2.0, 0.25, 4.0, -8.0, 0.0]),
+        ("half", [1.5, -2.0, 0.25, 4.0, -8.0, 0.0]),
+        ("half_big_endian", [1.5, -2.0, 0.25, 4.0, -8.0, 0.0]),
+        ("big_endian", [1.5, -2.0, 0.25, 4.0, -8.0, 0.0]),
+        ("double", [1.5, -2.0, 0.25, 4.0, -8.0, 0.0]),
+        ("integer_big_endian", [1.0, -2.0, 0.0, 4.0, -8.0, 0.0]),
+        ("gzip", [1.5, -2.0, 0.25, 4.0, -8.0, 0.0]),
+        ("latest", [1.5, -2.0, 0.25, 4.0, -8.0, 0.0]),
+        ("fixed_names", [1.5, -2.0, 0.25, 4.0, -8.0, 0.0]),
+        ("split_names", [1.5, -2.0, 0.25, 4.0, -8.0, 0.0]),
+    ] {
+        let graph = read_keras_h5(&folder.join(format!("{name}.h5"))).unwrap();
+        let Layer::Dense(dense) = &graph.nodes()[1].layer else {
+            panic!("a dense layer");
+        };
+        let read: Vec<f32> = dense.kernel.iter().copied().collect();
+        assert_eq!(read, kernel, "{name}");
+        let bias = dense.bias.as_ref().unwrap().to_vec();
+        assert_eq!(bias, [3.0, -1.0], "{name}");
+    }
+}

@@ -8,6 +8,7 @@
 )]
 
 mod arrays;
+mod bpq;
 mod hostile;
 mod keras;
 mod support;

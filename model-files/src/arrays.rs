@@ -1,22 +1,16 @@
-//! Arrays in `.npy` and `.npz` files: read as streams, written whole.
+//! Arrays in `.npy` and `.npz` files, read as streams.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use flate2::CrcReader;
 use flate2::read::DeflateDecoder;
 use ndarray::{ArrayD, IxDyn};
-use tempfile::NamedTempFile;
-use zip::write::SimpleFileOptions;
-use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter};
+use zip::{CompressionMethod, ZipArchive};
 
 use crate::FileError;
-use crate::atomic::{self, AtomicFile};
-use crate::npy::{Header, write_header};
-
-/// Longer members need the 64-bit fields of zip.
-const LARGEST_PLAIN_MEMBER: usize = 1 << 31;
+use crate::npy::Header;
 
 /// An array whose first axis is read step by step.
 pub struct ArrayReader {
@@ -304,167 +298,5 @@ fn read_error(path: &Path, error: &std::io::Error) -> FileError {
             FileError::invalid(path, error.to_string())
         }
         _ => FileError::io(path, error),
-    }
-}
-
-/// Writes an array of floats as `.npy`, whole or not at all.
-///
-/// # Errors
-///
-/// The file cannot be written.
-pub fn write_npy_f32(path: &Path, array: &ArrayD<f32>) -> Result<(), FileError> {
-    let bytes = encoded("<f4", array.shape(), array.iter().map(|v| v.to_le_bytes()))
-        .map_err(|e| FileError::io(path, &e))?;
-    atomic::write(path, &bytes)
-}
-
-/// Writes arrays to a `.npz` file, which appears whole or not at all.
-///
-/// The same arrays give the same bytes.
-pub struct NpzWriter {
-    path: PathBuf,
-    zip: ZipWriter<std::io::BufWriter<NamedTempFile>>,
-}
-
-impl std::fmt::Debug for NpzWriter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NpzWriter")
-            .field("path", &self.path)
-            .finish_non_exhaustive()
-    }
-}
-
-impl NpzWriter {
-    /// Starts a file.
-    ///
-    /// # Errors
-    ///
-    /// The file cannot be written.
-    pub fn create(path: &Path) -> Result<Self, FileError> {
-        let zip = ZipWriter::new(AtomicFile::create(path)?.into_writer());
-        Ok(Self {
-            path: path.to_owned(),
-            zip,
-        })
-    }
-
-    /// Adds an array of floats.
-    ///
-    /// # Errors
-    ///
-    /// The file cannot be written.
-    pub fn f32(&mut self, name: &str, array: &ArrayD<f32>) -> Result<(), FileError> {
-        self.add(
-            name,
-            encoded("<f4", array.shape(), array.iter().map(|v| v.to_le_bytes())),
-        )
-    }
-
-    /// Adds an array of integers: as int32 if all fit, else as int64.
-    ///
-    /// # Errors
-    ///
-    /// The file cannot be written.
-    pub fn integers(&mut self, name: &str, array: &ArrayD<i64>) -> Result<(), FileError> {
-        let narrow = array
-            .iter()
-            .map(|v| i32::try_from(*v))
-            .collect::<Result<Vec<i32>, _>>();
-        let bytes = match narrow {
-            Ok(narrow) => encoded("<i4", array.shape(), narrow.iter().map(|v| v.to_le_bytes())),
-            Err(_) => encoded("<i8", array.shape(), array.iter().map(|v| v.to_le_bytes())),
-        };
-        self.add(name, bytes)
-    }
-
-    /// Gives the file its name.
-    ///
-    /// # Errors
-    ///
-    /// The file cannot be written.
-    pub fn finish(self) -> Result<(), FileError> {
-        let Self { path, zip } = self;
-        let writer = zip
-            .finish()
-            .map_err(|e| FileError::invalid(&path, e.to_string()))?;
-        AtomicFile::from_writer(writer, path).finish()
-    }
-
-    fn add(&mut self, name: &str, bytes: std::io::Result<Vec<u8>>) -> Result<(), FileError> {
-        let bytes = bytes.map_err(|e| FileError::io(&self.path, &e))?;
-        // One fixed time, so that the same arrays give the same bytes.
-        let options = SimpleFileOptions::default()
-            .compression_method(CompressionMethod::Deflated)
-            .last_modified_time(DateTime::default())
-            .large_file(bytes.len() > LARGEST_PLAIN_MEMBER);
-        self.zip
-            .start_file(format!("{name}.npy"), options)
-            .map_err(|e| FileError::invalid(&self.path, e.to_string()))?;
-        self.zip
-            .write_all(&bytes)
-            .map_err(|e| FileError::io(&self.path, &e))
-    }
-}
-
-fn encoded<const N: usize>(
-    descr: &str,
-    shape: &[usize],
-    elements: impl Iterator<Item = [u8; N]>,
-) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    write_header(&mut bytes, descr, shape)?;
-    elements.for_each(|element| bytes.extend(element));
-    Ok(bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::npy::Element;
-
-    #[test]
-    fn headers_are_those_of_numpy() {
-        let element = |shape: &[usize]| {
-            let mut bytes = Vec::new();
-            write_header(&mut bytes, "<f4", shape).unwrap();
-            assert_eq!(bytes.len() % 64, 0, "length of the header");
-            let header = Header::read(&mut bytes.as_slice()).unwrap();
-            assert_eq!(header.shape, shape, "shape");
-            String::from_utf8_lossy(&bytes[10..]).into_owned()
-        };
-        assert!(element(&[]).contains("'shape': ()"), "a scalar");
-        assert!(element(&[3]).contains("'shape': (3,)"), "a vector");
-        assert!(element(&[3, 4]).contains("'shape': (3, 4)"), "a matrix");
-    }
-
-    #[test]
-    fn elements_of_every_type_are_read() {
-        let element = |kind, size, big_endian| Element::for_tests(kind, size, big_endian);
-        assert_eq!(
-            element('i', 2, false).integer(&[0xFE, 0xFF]),
-            Some(-2),
-            "int16"
-        );
-        assert_eq!(
-            element('i', 2, true).integer(&[0xFF, 0xFE]),
-            Some(-2),
-            "int16, big-endian"
-        );
-        assert_eq!(
-            element('u', 8, false).integer(&[0xFF; 8]),
-            None,
-            "beyond i64"
-        );
-        assert_eq!(
-            element('f', 2, false).float(&[0x00, 0x3C]).to_bits(),
-            1f32.to_bits(),
-            "half"
-        );
-        let bytes = 0.1f64.to_be_bytes();
-        assert_eq!(
-            element('f', 8, true).float(&bytes).to_bits(),
-            0.1f32.to_bits(),
-            "double"
-        );
     }
 }

@@ -3,6 +3,7 @@
 mod config;
 mod layers;
 mod quantized;
+mod values;
 mod weights;
 mod write;
 

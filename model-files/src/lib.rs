@@ -4,6 +4,7 @@
 //! allocate more than the file's size justifies. Files are written under a temporary name in the
 //! target folder and renamed.
 
+mod array_writer;
 mod arrays;
 mod atomic;
 mod bpq;
@@ -16,7 +17,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-pub use arrays::{ArrayReader, NpzWriter, read_integers, write_npy_f32};
+pub use array_writer::{NpzWriter, write_npy_f32};
+pub use arrays::{ArrayReader, read_integers};
 pub use bpq::{read_bpq, write_bpq};
 pub use error::FileError;
 pub use keras::{read_keras_h5, read_quantized_h5, write_keras_h5};

@@ -233,3 +233,54 @@ pub(crate) fn write_header(out: &mut dyn Write, descr: &str, shape: &[usize]) ->
     let padding = length - dict.len() - 1;
     writeln!(out, "{dict}{:padding$}", "")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_are_those_of_numpy() {
+        let element = |shape: &[usize]| {
+            let mut bytes = Vec::new();
+            write_header(&mut bytes, "<f4", shape).unwrap();
+            assert_eq!(bytes.len() % 64, 0, "length of the header");
+            let header = Header::read(&mut bytes.as_slice()).unwrap();
+            assert_eq!(header.shape, shape, "shape");
+            String::from_utf8_lossy(&bytes[10..]).into_owned()
+        };
+        assert!(element(&[]).contains("'shape': ()"), "a scalar");
+        assert!(element(&[3]).contains("'shape': (3,)"), "a vector");
+        assert!(element(&[3, 4]).contains("'shape': (3, 4)"), "a matrix");
+    }
+
+    #[test]
+    fn elements_of_every_type_are_read() {
+        let element = |kind, size, big_endian| Element::for_tests(kind, size, big_endian);
+        assert_eq!(
+            element('i', 2, false).integer(&[0xFE, 0xFF]),
+            Some(-2),
+            "int16"
+        );
+        assert_eq!(
+            element('i', 2, true).integer(&[0xFF, 0xFE]),
+            Some(-2),
+            "int16, big-endian"
+        );
+        assert_eq!(
+            element('u', 8, false).integer(&[0xFF; 8]),
+            None,
+            "beyond i64"
+        );
+        assert_eq!(
+            element('f', 2, false).float(&[0x00, 0x3C]).to_bits(),
+            1f32.to_bits(),
+            "half"
+        );
+        let bytes = 0.1f64.to_be_bytes();
+        assert_eq!(
+            element('f', 8, true).float(&bytes).to_bits(),
+            0.1f32.to_bits(),
+            "double"
+        );
+    }
+}

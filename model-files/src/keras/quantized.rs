@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::config::Item;
 use super::layers::{self, LayerRefused};
+use super::values::flag;
 use super::weights::Weights;
 use crate::FileError;
 
@@ -117,7 +118,7 @@ fn input_quantizer(item: &Item, weights: &mut Weights) -> Result<InputQuantizerS
         .ok_or_else(|| LayerRefused::Invalid("`bitwidth`".to_owned()))?;
     Ok(InputQuantizerSpec {
         bitwidth,
-        signed: layers::flag(&item.config, "signed", true)?,
+        signed: flag(&item.config, "signed", true)?,
         range_min: weights.per_axis("range_min")?,
         range_max: weights.per_axis("range_max")?,
     })

@@ -16,7 +16,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-pub use arrays::{ArrayReader, NpzWriter, read_integers, write_npy_f32};
+pub use arrays::{ArrayReader, NpzWriter, read_integers, read_small_integers, write_npy_f32};
 pub use bpq::{read_bpq, write_bpq};
 pub use error::FileError;
 pub use keras::{read_keras_h5, read_quantized_h5, write_keras_h5};

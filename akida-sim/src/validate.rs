@@ -326,7 +326,7 @@ fn check_format(format: &QFormat, shape: &Shape) -> Checked {
 /// A per-axis value has one entry for each channel, or a single one.
 fn check_length<T: Copy>(values: &PerAxis<T>, n_channels: usize) -> Checked {
     match values {
-        PerAxis::Axis(values) if values.len() != n_channels => {
+        PerAxis::Axis(values) if values.len() != n_channels && values.len() != 1 => {
             Err(format!("{} values for {n_channels} channels", values.len()))
         }
         PerAxis::Axis(_) | PerAxis::Tensor(_) => Ok(()),

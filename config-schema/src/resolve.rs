@@ -235,9 +235,14 @@ impl Resolver<'_> {
         automatic: Option<&Map<String, Value>>,
         first_weights: bool,
     ) -> Status {
+        if let Some(reason) = &layer.float_only {
+            return Status::Float {
+                reason: reason.clone(),
+            };
+        }
         if layer.kind == LayerKind::Unquantizable {
             return Status::Float {
-                reason: "it has no quantized form".to_owned(),
+                reason: "its class has no integer form".to_owned(),
             };
         }
         if !layer.kind.is_configurable() {

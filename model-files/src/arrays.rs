@@ -191,6 +191,28 @@ pub fn read_integers(path: &Path, key: Option<&str>) -> Result<ArrayD<i64>, File
     reader.next_integers(n_items)
 }
 
+/// Returns the integers of a vector, or of a single number, in a `.npz` file.
+///
+/// # Errors
+///
+/// As [`ArrayReader::open`], or the elements are floats.
+pub fn read_small_integers(path: &Path, key: &str) -> Result<Vec<i64>, FileError> {
+    let entry = find_entry(path, Some(key), &[])?;
+    let (mut header, body) = open_body(path, Some(&entry))?;
+    if header.shape.is_empty() {
+        header.shape = vec![1];
+    }
+    let mut reader = ArrayReader {
+        path: path.to_owned(),
+        entry: Some(entry),
+        header,
+        body,
+        next: 0,
+    };
+    let n_items = reader.shape()[0];
+    Ok(reader.next_integers(n_items)?.into_iter().collect())
+}
+
 fn open(path: &Path) -> Result<File, FileError> {
     File::open(path).map_err(|e| FileError::io(path, &e))
 }

@@ -18,7 +18,7 @@ use std::io::Read;
 use std::path::Path;
 
 pub use array_writer::{NpzWriter, write_npy_f32};
-pub use arrays::{ArrayReader, read_integers};
+pub use arrays::{ArrayReader, read_integers, read_small_integers};
 pub use bpq::{read_bpq, write_bpq};
 pub use error::FileError;
 pub use keras::{read_keras_h5, read_quantized_h5, write_keras_h5};

@@ -13,15 +13,16 @@ pub enum PerAxis<T> {
 }
 
 impl<T: Copy> PerAxis<T> {
-    /// Returns the value of channel `channel`, or the common one.
+    /// Returns the value of channel `channel`, or the common one; a single entry is common too.
     ///
     /// # Panics
     ///
-    /// Panics if the value is per-axis and has no such channel.
+    /// Panics if the value has several entries, but none for the channel.
     #[must_use]
     pub fn at(&self, channel: usize) -> T {
         match self {
             Self::Tensor(value) => *value,
+            Self::Axis(values) if values.len() == 1 => values[0],
             Self::Axis(values) => values[channel],
         }
     }

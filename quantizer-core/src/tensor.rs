@@ -377,9 +377,12 @@ fn channels(shape: &[usize]) -> usize {
 
 fn check_count<T: Copy>(n_channels: usize, values: &PerAxis<T>) -> Result<(), NumericsError> {
     match values {
-        PerAxis::Axis(values) if values.len() != n_channels => Err(NumericsError::Invalid(
-            format!("{} per-axis values for {n_channels} channels", values.len()),
-        )),
+        PerAxis::Axis(values) if values.len() != n_channels && values.len() != 1 => {
+            Err(NumericsError::Invalid(format!(
+                "{} per-axis values for {n_channels} channels",
+                values.len()
+            )))
+        }
         PerAxis::Axis(_) | PerAxis::Tensor(_) => Ok(()),
     }
 }

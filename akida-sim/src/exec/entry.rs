@@ -29,6 +29,7 @@ pub(super) fn entered_values<'a>(
     let n_channels = x.shape.last().copied().unwrap_or(1).max(1);
     if let PerAxis::Axis(shift) = &entry.shift
         && shift.len() != n_channels
+        && shift.len() != 1
     {
         let n_shifts = shift.len();
         let message = format!("takes {n_shifts} channels, its input has {n_channels}");

@@ -151,6 +151,7 @@ impl EntryStage {
         let n_channels = x.shape().last().copied().unwrap_or(1);
         if let PerAxis::Axis(shift) = &self.shift
             && shift.len() != n_channels
+            && shift.len() != 1
         {
             let n_shifts = shift.len();
             return Err(NumericsError::Invalid(format!(

@@ -315,10 +315,14 @@ fn open_body(
 /// Returns the error of reading elements; damaged content is not the operating system's fault.
 fn read_error(path: &Path, error: &std::io::Error) -> FileError {
     use std::io::ErrorKind;
-    match error.kind() {
-        ErrorKind::InvalidData | ErrorKind::InvalidInput | ErrorKind::UnexpectedEof => {
-            FileError::invalid(path, error.to_string())
-        }
-        _ => FileError::io(path, error),
+    let damage = [
+        ErrorKind::InvalidData,
+        ErrorKind::InvalidInput,
+        ErrorKind::UnexpectedEof,
+    ];
+    if damage.contains(&error.kind()) {
+        FileError::invalid(path, error.to_string())
+    } else {
+        FileError::io(path, error)
     }
 }

@@ -92,7 +92,6 @@ impl Element {
 }
 
 impl Element {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "only numbers are read")]
     /// Returns the element of NumPy's type text: byte order, letter, size.
     fn of(descr: &str) -> Result<Self, String> {
         let refused = || format!("an array of type `{descr}`");

@@ -18,7 +18,7 @@ const N_CHANGES: usize = 400;
 fn break_in_many_ways(bytes: &[u8], n_changes: usize, check: &mut dyn FnMut(&[u8])) {
     let n_cuts = 64.min(bytes.len());
     for i in 0..n_cuts {
-        check(&bytes[..bytes.len() * i / n_cuts]);
+        check(&bytes[..(bytes.len() * i).div_euclid(n_cuts)]);
     }
     let mut stream = Stream::new(7);
     for i in 0..n_changes {
@@ -117,7 +117,7 @@ fn broken_arrays_are_refused_or_read() {
             // The reader ends, whatever the header says.
             for _ in 0..1000 {
                 match reader.next_batch(7) {
-                    Ok(batch) if !batch.shape().first().is_some_and(|n| *n == 0) => {}
+                    Ok(batch) if batch.shape()[0] > 0 => {}
                     Ok(_) | Err(_) => break,
                 }
             }

@@ -51,7 +51,7 @@ impl Scratch {
     }
 }
 
-/// The SplitMix64 stream: small, and the same everywhere.
+/// The `SplitMix64` stream: small, and the same everywhere.
 #[derive(Clone, Debug)]
 pub(crate) struct Stream(u64);
 

@@ -220,6 +220,27 @@ fn a_damaged_member_is_noticed() {
     assert_eq!(n_noticed, 10, "each change is noticed");
 }
 
+/// A member is refused when it is opened, not after hours of reading.
+#[test]
+fn a_member_of_another_size_than_its_header_says_is_refused() {
+    let scratch = Scratch::new();
+    for (shape, body) in [("(9,)", 8), ("(2,)", 12)] {
+        let path = scratch.path("a.npz");
+        let mut zip = zip::ZipWriter::new(std::fs::File::create(&path).unwrap());
+        let options = zip::write::SimpleFileOptions::default();
+        zip.start_file("a.npy", options).unwrap();
+        let member = npy("<f4", "False", shape, &vec![0; body]);
+        std::io::Write::write_all(&mut zip, &member).unwrap();
+        zip.finish().unwrap();
+        let error = ArrayReader::open(&path, None, &[]).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains(&format!("in {body} bytes")),
+            "{shape}: {text}"
+        );
+    }
+}
+
 #[test]
 fn arrays_are_chosen_by_name_or_default() {
     let ranges = case("03-tiny-conv-8bit-per-axis").join("expected/layers.npz");

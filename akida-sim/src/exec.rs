@@ -6,6 +6,7 @@ mod entry;
 mod epilogue;
 mod linear;
 mod tensor;
+mod weights;
 
 use float_model::{Dtype, apply};
 use ndarray::ArrayD;

@@ -1,5 +1,13 @@
 //! The executor equals the scalar definition, integer by integer and count by count.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+#![expect(
+    clippy::too_many_lines,
+    reason = "a network is written down in one piece"
+)]
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "only layers with weights matter"
+)]
 
 use akida_sim::{
     CalibratedGraph, CalibratedNode, CalibratedOp, Executor, OutputRanges, QuantizedLayer,

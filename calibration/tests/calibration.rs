@@ -100,7 +100,7 @@ fn ranges_are_moving_maxima_of_batches() {
     let plan = BatchPlan::new(5, 5, 2, 2).unwrap();
     let mut seen = Vec::new();
     let observed = calibrate(&graph, &sites(), &mut source, &plan, &mut |p| {
-        seen.push((p.done, p.total))
+        seen.push((p.done, p.total));
     })
     .unwrap();
     assert_eq!(

@@ -80,7 +80,7 @@ fn dump(resolved: &Resolved) -> Value {
             Status::Quantized {
                 json: Some(json), ..
             } => Some((layer.name.clone(), Value::Object(json.clone()))),
-            _ => None,
+            Status::Input | Status::Quantized { .. } | Status::Float { .. } => None,
         });
     Value::Object(entries.collect::<Map<_, _>>())
 }

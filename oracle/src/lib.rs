@@ -8,6 +8,7 @@
 
 pub mod bits;
 pub mod layers;
+pub mod network;
 pub mod quantizers;
 pub mod strategies;
 mod tensor;

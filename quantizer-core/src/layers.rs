@@ -1,6 +1,6 @@
 //! Quantized layers as integers, and the scalar definition of what they compute.
 //!
-//! A function of [`prepare`] turns float weights and a calibrated output quantizer into an
+//! A function such as [`conv2d`] turns float weights and a calibrated output quantizer into an
 //! [`IntegerLayer`]: integers and shifts only. [`IntegerLayer::run`] is the specification of its
 //! arithmetic, one value at a time in `i64`.
 

@@ -3,6 +3,7 @@
 
 use ndarray::{Array2, Array4, ArrayD, IxDyn};
 use oracle::layers as second;
+use oracle::network::Step;
 use oracle::{Refused, Tensor, bits, strategies};
 use proptest::prelude::*;
 use quantizer_core::geometry::Padding;
@@ -356,6 +357,80 @@ proptest! {
         compare(first, &[&a, &b], second::add(&a, &b, 31, output.as_ref()))?;
         if a.scales.is_none() {
             compare(layers::flatten(&format(&a)), &[&a], second::flatten(&a))?;
+        }
+    }
+
+    /// Whole networks, each layer on the outputs of the one before.
+    #[test]
+    fn small_networks(network in oracle::network::small_network()) {
+        let mut x = network.input.clone();
+        for (step, want) in network.steps.iter().zip(network.outputs()) {
+            compare(prepared(step, &x), &[&x], want.clone())?;
+            match want {
+                Ok(next) => x = next,
+                Err(_) => break,
+            }
+        }
+    }
+}
+
+/// Returns the core's form of a layer for the input `x`.
+fn prepared(step: &Step, x: &Tensor) -> Result<IntegerLayer, NumericsError> {
+    let input = format(x);
+    match step {
+        Step::Conv2D {
+            kernel,
+            filters,
+            window,
+            params,
+        } => {
+            let [kh, kw] = window.size;
+            let shape = (kh, kw, x.channels(), *filters);
+            let kernel = Array4::from_shape_vec(shape, kernel.clone()).unwrap();
+            let border = FloatBorder::Zero(padding(window));
+            let steps = [window.strides, window.dilation];
+            with_params(params, 3, |params| {
+                layers::conv2d(&input, &kernel, &border, steps, &params)
+            })
+        }
+        Step::ReLU { max_value, output } => {
+            let eight = AlignedWeightQuantizer::new(width(8), Sign::Unsigned).unwrap();
+            let output = quantizer(output);
+            let max_value = max_value.map(|max| (max, eight));
+            let buffer = value_bits(32);
+            layers::relu(
+                &input,
+                &ReluParams {
+                    max_value,
+                    buffer,
+                    output: Some(&output),
+                },
+            )
+        }
+        Step::MaxPool2D(window) => {
+            let (pool_size, strides) = (window.size, window.strides);
+            Ok(layers::max_pool2d(
+                &input,
+                PoolOp {
+                    pool_size,
+                    strides,
+                    padding: padding(window),
+                },
+            ))
+        }
+        Step::GlobalAveragePooling2D(output) => {
+            let output = quantizer(output);
+            let area = u32::try_from(x.shape[1] * x.shape[2]).unwrap();
+            layers::global_average_pooling2d(&input, area, false, value_bits(32), Some(&output))
+        }
+        Step::Dense {
+            kernel,
+            units,
+            params,
+        } => {
+            let shape = (x.channels(), *units);
+            let kernel = Array2::from_shape_vec(shape, kernel.clone()).unwrap();
+            with_params(params, 1, |params| layers::dense(&input, &kernel, &params))
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Layers with weights: packed once, run block by block.
 
+mod products;
+
 use float_model::Padding;
-use kernels::{Conv2d, Dense, Depthwise, Kernels, Window};
+use kernels::Window;
 use quantizer_core::geometry::{same_pads, window_extent};
 use quantizer_core::layers::{Border, ConvOp, DepthwiseOp, IntegerLayer, IntegerOp};
 use quantizer_core::{Counters, Stage, StageCount, ValueBits};
@@ -10,8 +12,10 @@ use rayon::prelude::*;
 use super::bounds::{Interval, entered, with_border};
 use super::epilogue::{Epilogue, Tally, saturate};
 use super::tensor::{Int, Storage, Tensor, Values, with_storage};
+use super::weights::Weights;
 use crate::ModelError;
 use crate::exec::entry::entered_values;
+use products::Sum;
 
 /// Outputs computed at once by a worker: small enough for its cache.
 const BLOCK_VALUES: usize = 1 << 14;
@@ -63,22 +67,6 @@ enum ConvPadding {
     Plain(Padding),
     /// The border of an undilated 'same', filled with values.
     Filled,
-}
-
-/// Weights in the narrowest type, with the accumulator that their static bound asks for.
-#[derive(Clone, Debug)]
-struct Weights {
-    packed: Packed,
-    channels: usize,
-    /// Whether sums may leave an `i32`.
-    wide: bool,
-}
-
-#[derive(Clone, Debug)]
-enum Packed {
-    I8(Vec<i8>),
-    I16(Vec<i16>),
-    I32(Vec<i32>),
 }
 
 impl LinearPlan {
@@ -441,222 +429,6 @@ struct Place<'a> {
     geometry: &'a Geometry,
     image: usize,
     rows: std::ops::Range<usize>,
-}
-
-/// An accumulator type.
-trait Sum: Int {
-    const ZERO: Self;
-    /// Writes the sums of the rows of `place`.
-    fn product(plan: &LinearPlan, x: &Values, place: &Place<'_>, sums: &mut [Self]);
-    /// Writes the matrix product of `x`, `[pixels, channels]`.
-    fn dense(x: &Values, weights: &Weights, channels: usize, sums: &mut [Self]);
-}
-
-/// Runs `$call` with slices of the input's and the weights' types.
-macro_rules! typed {
-    ($x:expr, $packed:expr, $call:ident, [$(($xv:ident, $wv:ident)),*]) => {
-        match ($x, $packed) {
-            $((Values::$xv(x), Packed::$wv(w)) => $call!(x, w, $xv),)*
-            (x, w) => unreachable_types(x, w),
-        }
-    };
-}
-
-impl Sum for i32 {
-    const ZERO: Self = 0;
-
-    fn product(plan: &LinearPlan, x: &Values, place: &Place<'_>, sums: &mut [Self]) {
-        macro_rules! call {
-            ($x:ident, $w:ident, $variant:ident) => {{
-                let border = match &plan.border {
-                    Some(Values::$variant(border)) => Some(border.as_slice()),
-                    _ => None,
-                };
-                run_kernel(plan, $x, $w, border, place, sums)
-            }};
-        }
-        typed!(
-            x,
-            &plan.weights.packed,
-            call,
-            [
-                (U8, I8),
-                (I8, I8),
-                (I16, I8),
-                (I32, I8),
-                (U8, I16),
-                (I8, I16),
-                (I16, I16),
-                (I32, I16)
-            ]
-        );
-    }
-
-    fn dense(x: &Values, weights: &Weights, channels: usize, sums: &mut [Self]) {
-        macro_rules! call {
-            ($x:ident, $w:ident, $variant:ident) => {
-                dense_kernel($x, $w, channels, weights.channels, sums)
-            };
-        }
-        typed!(x, &weights.packed, call, [(I32, I8), (I32, I16)]);
-    }
-}
-
-impl Sum for i64 {
-    const ZERO: Self = 0;
-
-    fn product(plan: &LinearPlan, x: &Values, place: &Place<'_>, sums: &mut [Self]) {
-        macro_rules! call {
-            ($x:ident, $w:ident, $variant:ident) => {{
-                let border = match &plan.border {
-                    Some(Values::$variant(border)) => Some(border.as_slice()),
-                    _ => None,
-                };
-                run_kernel(plan, $x, $w, border, place, sums)
-            }};
-        }
-        typed!(x, &plan.weights.packed, call, [(I32, I32)]);
-    }
-
-    fn dense(x: &Values, weights: &Weights, channels: usize, sums: &mut [Self]) {
-        macro_rules! call {
-            ($x:ident, $w:ident, $variant:ident) => {
-                dense_kernel($x, $w, channels, weights.channels, sums)
-            };
-        }
-        typed!(x, &weights.packed, call, [(I32, I32)]);
-    }
-}
-
-#[expect(
-    clippy::panic,
-    reason = "the plan converts inputs and packs weights to these types"
-)]
-fn unreachable_types(x: &Values, w: &Packed) -> ! {
-    panic!(
-        "no kernel for {:?} and {:?}",
-        std::mem::discriminant(x),
-        std::mem::discriminant(w)
-    )
-}
-
-fn run_kernel<X, W, A>(
-    plan: &LinearPlan,
-    x: &[X],
-    kernel: &[W],
-    pad: Option<&[X]>,
-    place: &Place<'_>,
-    sums: &mut [A],
-) where
-    X: kernels::Activation,
-    W: kernels::Weight,
-    A: kernels::Accumulator + From<X> + From<W>,
-{
-    let Place {
-        geometry,
-        image,
-        rows,
-    } = place;
-    let (window, channels, filters) = (geometry.window, geometry.channels, plan.weights.channels);
-    match &plan.kind {
-        Kind::Dense => {
-            let x = &x[rows.start * channels..rows.end * channels];
-            dense_kernel(x, kernel, channels, filters, sums);
-        }
-        Kind::Conv { .. } => {
-            let len = window.in_h * window.in_w * channels;
-            let x = &x[image * len..(image + 1) * len];
-            let conv = Conv2d {
-                x,
-                kernel,
-                pad,
-                window,
-                channels,
-                filters,
-            };
-            Kernels::active().conv2d_int(&conv, rows.clone(), sums);
-        }
-        Kind::Depthwise { .. } | Kind::Separable { .. } => {
-            let len = window.in_h * window.in_w * channels;
-            let x = &x[image * len..(image + 1) * len];
-            let conv = Depthwise {
-                x,
-                kernel,
-                pad,
-                window,
-                channels,
-            };
-            Kernels::active().depthwise_int(&conv, rows.clone(), sums);
-        }
-    }
-}
-
-fn dense_kernel<X, W, A>(x: &[X], kernel: &[W], channels: usize, filters: usize, sums: &mut [A])
-where
-    X: kernels::Activation,
-    W: kernels::Weight,
-    A: kernels::Accumulator + From<X> + From<W>,
-{
-    Kernels::active().dense_int(
-        &Dense {
-            x,
-            kernel,
-            channels,
-            filters,
-        },
-        sums,
-    );
-}
-
-impl Weights {
-    /// Packs a kernel whose last axis has `channels` entries, for inputs in `x`.
-    fn new<'a>(
-        kernel: impl Iterator<Item = &'a i32> + Clone,
-        channels: usize,
-        x: Interval,
-    ) -> Self {
-        let wide = sum_bound(kernel.clone(), channels, x) > i32::MAX.unsigned_abs().into();
-        Self {
-            packed: Packed::new(kernel, wide),
-            channels,
-            wide,
-        }
-    }
-}
-
-impl Packed {
-    fn new<'a>(kernel: impl Iterator<Item = &'a i32> + Clone, wide: bool) -> Self {
-        let (lo, hi) = kernel
-            .clone()
-            .fold((0, 0), |(lo, hi), w| (lo.min(*w), hi.max(*w)));
-        match Storage::of(lo.into(), hi.into()) {
-            Storage::I8 if !wide => Self::I8(kernel.map(|w| i8::narrow((*w).into())).collect()),
-            Storage::I8 | Storage::U8 | Storage::I16 if !wide => {
-                Self::I16(kernel.map(|w| i16::narrow((*w).into())).collect())
-            }
-            Storage::I8 | Storage::U8 | Storage::I16 | Storage::I32 | Storage::I64 => {
-                Self::I32(kernel.copied().collect())
-            }
-        }
-    }
-}
-
-/// Returns a bound of every partial sum: `max |x| * max over channels of sum |w|`.
-///
-/// A kernel whose weights need more than an `i16` counts as unbounded.
-fn sum_bound<'a>(kernel: impl Iterator<Item = &'a i32>, channels: usize, x: Interval) -> u128 {
-    let mut sums = vec![0u64; channels.max(1)];
-    let mut widest = 0;
-    for (i, w) in kernel.enumerate() {
-        let channel = i.rem_euclid(channels.max(1));
-        sums[channel] += u64::from(w.unsigned_abs());
-        widest = widest.max(w.unsigned_abs());
-    }
-    if widest > u32::from(i16::MAX.unsigned_abs()) {
-        return u128::MAX;
-    }
-    let largest = sums.into_iter().max().unwrap_or(0);
-    u128::from(x.max_abs()) * u128::from(largest)
 }
 
 fn border_values(border: &Border, channels: usize) -> Option<Values> {

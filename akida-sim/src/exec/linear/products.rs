@@ -1,0 +1,172 @@
+//! The products: which kernel runs for which types.
+
+use kernels::{Conv2d, Dense, Depthwise, Kernels};
+
+use super::{Kind, LinearPlan, Place};
+use crate::exec::tensor::{Int, Values};
+use crate::exec::weights::{Packed, Weights};
+
+/// An accumulator type.
+pub(super) trait Sum: Int {
+    const ZERO: Self;
+    /// Writes the sums of the rows of `place`.
+    fn product(plan: &LinearPlan, x: &Values, place: &Place<'_>, sums: &mut [Self]);
+    /// Writes the matrix product of `x`, `[pixels, channels]`.
+    fn dense(x: &Values, weights: &Weights, channels: usize, sums: &mut [Self]);
+}
+
+/// Runs `$call` with slices of the input's and the weights' types.
+macro_rules! typed {
+    ($x:expr, $packed:expr, $call:ident, [$(($xv:ident, $wv:ident)),*]) => {
+        match ($x, $packed) {
+            $((Values::$xv(x), Packed::$wv(w)) => $call!(x, w, $xv),)*
+            (x, w) => unreachable_types(x, w),
+        }
+    };
+}
+
+impl Sum for i32 {
+    const ZERO: Self = 0;
+
+    fn product(plan: &LinearPlan, x: &Values, place: &Place<'_>, sums: &mut [Self]) {
+        macro_rules! call {
+            ($x:ident, $w:ident, $variant:ident) => {{
+                let border = match &plan.border {
+                    Some(Values::$variant(border)) => Some(border.as_slice()),
+                    _ => None,
+                };
+                run_kernel(plan, $x, $w, border, place, sums)
+            }};
+        }
+        typed!(
+            x,
+            &plan.weights.packed,
+            call,
+            [
+                (U8, I8),
+                (I8, I8),
+                (I16, I8),
+                (I32, I8),
+                (U8, I16),
+                (I8, I16),
+                (I16, I16),
+                (I32, I16)
+            ]
+        );
+    }
+
+    fn dense(x: &Values, weights: &Weights, channels: usize, sums: &mut [Self]) {
+        macro_rules! call {
+            ($x:ident, $w:ident, $variant:ident) => {
+                dense_kernel($x, $w, channels, weights.channels, sums)
+            };
+        }
+        typed!(x, &weights.packed, call, [(I32, I8), (I32, I16)]);
+    }
+}
+
+impl Sum for i64 {
+    const ZERO: Self = 0;
+
+    fn product(plan: &LinearPlan, x: &Values, place: &Place<'_>, sums: &mut [Self]) {
+        macro_rules! call {
+            ($x:ident, $w:ident, $variant:ident) => {{
+                let border = match &plan.border {
+                    Some(Values::$variant(border)) => Some(border.as_slice()),
+                    _ => None,
+                };
+                run_kernel(plan, $x, $w, border, place, sums)
+            }};
+        }
+        typed!(x, &plan.weights.packed, call, [(I32, I32)]);
+    }
+
+    fn dense(x: &Values, weights: &Weights, channels: usize, sums: &mut [Self]) {
+        macro_rules! call {
+            ($x:ident, $w:ident, $variant:ident) => {
+                dense_kernel($x, $w, channels, weights.channels, sums)
+            };
+        }
+        typed!(x, &weights.packed, call, [(I32, I32)]);
+    }
+}
+
+#[expect(
+    clippy::panic,
+    reason = "the plan converts inputs and packs weights to these types"
+)]
+fn unreachable_types(x: &Values, w: &Packed) -> ! {
+    panic!(
+        "no kernel for {:?} and {:?}",
+        std::mem::discriminant(x),
+        std::mem::discriminant(w)
+    )
+}
+
+fn run_kernel<X, W, A>(
+    plan: &LinearPlan,
+    x: &[X],
+    kernel: &[W],
+    pad: Option<&[X]>,
+    place: &Place<'_>,
+    sums: &mut [A],
+) where
+    X: kernels::Activation,
+    W: kernels::Weight,
+    A: kernels::Accumulator + From<X> + From<W>,
+{
+    let Place {
+        geometry,
+        image,
+        rows,
+    } = place;
+    let (window, channels, filters) = (geometry.window, geometry.channels, plan.weights.channels);
+    match &plan.kind {
+        Kind::Dense => {
+            let x = &x[rows.start * channels..rows.end * channels];
+            dense_kernel(x, kernel, channels, filters, sums);
+        }
+        Kind::Conv { .. } => {
+            let len = window.in_h * window.in_w * channels;
+            let x = &x[image * len..(image + 1) * len];
+            let conv = Conv2d {
+                x,
+                kernel,
+                pad,
+                window,
+                channels,
+                filters,
+            };
+            Kernels::active().conv2d_int(&conv, rows.clone(), sums);
+        }
+        Kind::Depthwise { .. } | Kind::Separable { .. } => {
+            let len = window.in_h * window.in_w * channels;
+            let x = &x[image * len..(image + 1) * len];
+            let conv = Depthwise {
+                x,
+                kernel,
+                pad,
+                window,
+                channels,
+            };
+            Kernels::active().depthwise_int(&conv, rows.clone(), sums);
+        }
+    }
+}
+
+fn dense_kernel<X, W, A>(x: &[X], kernel: &[W], channels: usize, filters: usize, sums: &mut [A])
+where
+    X: kernels::Activation,
+    W: kernels::Weight,
+    A: kernels::Accumulator + From<X> + From<W>,
+{
+    Kernels::active().dense_int(
+        &Dense {
+            x,
+            kernel,
+            channels,
+            filters,
+        },
+        sums,
+    );
+}

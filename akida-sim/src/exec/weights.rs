@@ -1,0 +1,71 @@
+//! Weights in the narrowest type, and the accumulator that their static bound asks for.
+
+use super::bounds::Interval;
+use super::tensor::{Int, Storage};
+
+/// Weights in the narrowest type, with the accumulator that their static bound asks for.
+#[derive(Clone, Debug)]
+pub(super) struct Weights {
+    pub(super) packed: Packed,
+    pub(super) channels: usize,
+    /// Whether sums may leave an `i32`.
+    pub(super) wide: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Packed {
+    I8(Vec<i8>),
+    I16(Vec<i16>),
+    I32(Vec<i32>),
+}
+
+impl Weights {
+    /// Packs a kernel whose last axis has `channels` entries, for inputs in `x`.
+    pub(super) fn new<'a>(
+        kernel: impl Iterator<Item = &'a i32> + Clone,
+        channels: usize,
+        x: Interval,
+    ) -> Self {
+        let wide = sum_bound(kernel.clone(), channels, x) > i32::MAX.unsigned_abs().into();
+        Self {
+            packed: Packed::new(kernel, wide),
+            channels,
+            wide,
+        }
+    }
+}
+
+impl Packed {
+    fn new<'a>(kernel: impl Iterator<Item = &'a i32> + Clone, wide: bool) -> Self {
+        let (lo, hi) = kernel
+            .clone()
+            .fold((0, 0), |(lo, hi), w| (lo.min(*w), hi.max(*w)));
+        match Storage::of(lo.into(), hi.into()) {
+            Storage::I8 if !wide => Self::I8(kernel.map(|w| i8::narrow((*w).into())).collect()),
+            Storage::I8 | Storage::U8 | Storage::I16 if !wide => {
+                Self::I16(kernel.map(|w| i16::narrow((*w).into())).collect())
+            }
+            Storage::I8 | Storage::U8 | Storage::I16 | Storage::I32 | Storage::I64 => {
+                Self::I32(kernel.copied().collect())
+            }
+        }
+    }
+}
+
+/// Returns a bound of every partial sum: `max |x| * max over channels of sum |w|`.
+///
+/// A kernel whose weights need more than an `i16` counts as unbounded.
+fn sum_bound<'a>(kernel: impl Iterator<Item = &'a i32>, channels: usize, x: Interval) -> u128 {
+    let mut sums = vec![0u64; channels.max(1)];
+    let mut widest = 0;
+    for (i, w) in kernel.enumerate() {
+        let channel = i.rem_euclid(channels.max(1));
+        sums[channel] += u64::from(w.unsigned_abs());
+        widest = widest.max(w.unsigned_abs());
+    }
+    if widest > u32::from(i16::MAX.unsigned_abs()) {
+        return u128::MAX;
+    }
+    let largest = sums.into_iter().max().unwrap_or(0);
+    u128::from(x.max_abs()) * u128::from(largest)
+}

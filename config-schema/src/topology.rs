@@ -131,7 +131,10 @@ impl LayerKind {
 impl LayerInfo {
     /// Returns whether the output is a vector: all elements of an item are on the last axis.
     pub(crate) fn is_vector(&self) -> bool {
-        let elements = self.shape.iter().copied().product::<Option<usize>>();
+        let elements = self
+            .shape
+            .iter()
+            .try_fold(1_usize, |n, extent| extent.map(|e| n.saturating_mul(e)));
         elements.is_some() && elements == self.shape.last().copied().flatten()
     }
 }

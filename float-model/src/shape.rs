@@ -8,12 +8,24 @@ use crate::{GraphError, Layer, Padding, Pads};
 /// Extents of one item (the batch axis is left out), `None` where a model leaves one open.
 pub type Shape = Vec<Option<usize>>;
 
+/// Largest extent of a tensor: beyond all networks, and small enough that no product of an extent
+/// with a stride, a kernel or a factor overflows.
+const MAX_EXTENT: usize = 1 << 30;
+
 /// Returns the output shape of the layer `name` for the shapes of its inputs.
 ///
 /// # Errors
 ///
-/// Inputs that the layer cannot take, or weights that do not fit them.
+/// Inputs that the layer cannot take, weights that do not fit them, or an extent beyond 2^30.
 pub fn infer_shape(name: &str, layer: &Layer, inputs: &[&Shape]) -> Result<Shape, GraphError> {
+    let shape = inferred(name, layer, inputs)?;
+    match shape.iter().flatten().find(|extent| **extent > MAX_EXTENT) {
+        Some(extent) => Err(GraphError::invalid(name, format!("an extent of {extent}"))),
+        None => Ok(shape),
+    }
+}
+
+fn inferred(name: &str, layer: &Layer, inputs: &[&Shape]) -> Result<Shape, GraphError> {
     check_arity(name, layer, inputs.len())?;
     let first = inputs.first().copied();
     let x = || first.ok_or_else(|| GraphError::invalid(name, "has no input"));
@@ -50,12 +62,25 @@ pub fn infer_shape(name: &str, layer: &Layer, inputs: &[&Shape]) -> Result<Shape
         Layer::ZeroPadding2D(pads) => zero_padding(name, *pads, x()?),
         Layer::UpSampling2D { size } => {
             let [h, w, c] = image(name, x()?)?;
-            Ok(vec![h.map(|h| h * size[0]), w.map(|w| w * size[1]), c])
+            Ok(vec![times(h, size[0]), times(w, size[1]), c])
         }
-        Layer::Flatten => Ok(vec![x()?.iter().copied().product::<Option<usize>>()]),
+        Layer::Flatten => Ok(vec![n_elements(x()?)]),
         Layer::Reshape { target_shape } => reshape(name, target_shape, x()?),
         Layer::Permute { dims } => permute(name, dims, x()?),
     }
+}
+
+/// Returns the number of elements of an item, the largest number if there are more.
+fn n_elements(shape: &Shape) -> Option<usize> {
+    shape
+        .iter()
+        .copied()
+        .try_fold(1_usize, |n, extent| extent.map(|e| n.saturating_mul(e)))
+}
+
+/// Returns a multiple of an extent, the largest number if it is beyond.
+fn times(extent: Option<usize>, factor: usize) -> Option<usize> {
+    extent.map(|n| n.saturating_mul(factor))
 }
 
 /// Returns the axis of an item for an axis counted with the batch axis.
@@ -300,7 +325,7 @@ fn depthwise_transpose(name: &str, conv: &DepthwiseConv2D, x: &Shape) -> Result<
         ));
     }
     let [sh, sw] = conv.strides;
-    Ok(vec![h.map(|h| h * sh), w.map(|w| w * sw), Some(channels)])
+    Ok(vec![times(h, sh), times(w, sw), Some(channels)])
 }
 
 fn dense_shape(name: &str, dense: &Dense, x: &Shape) -> Result<Shape, GraphError> {
@@ -371,14 +396,14 @@ fn concatenate(name: &str, axis: isize, inputs: &[&Shape]) -> Result<Shape, Grap
 fn zero_padding(name: &str, pads: Pads, x: &Shape) -> Result<Shape, GraphError> {
     let [h, w, c] = image(name, x)?;
     Ok(vec![
-        h.map(|h| h + pads.top + pads.bottom),
-        w.map(|w| w + pads.left + pads.right),
+        h.map(|h| h.saturating_add(pads.top).saturating_add(pads.bottom)),
+        w.map(|w| w.saturating_add(pads.left).saturating_add(pads.right)),
         c,
     ])
 }
 
 fn reshape(name: &str, target: &[isize], x: &Shape) -> Result<Shape, GraphError> {
-    let total = x.iter().copied().product::<Option<usize>>();
+    let total = n_elements(x);
     let open = target.iter().filter(|d| **d == -1).count();
     let known = target
         .iter()

@@ -1,0 +1,63 @@
+//! Extents that no memory could hold are errors, not overflows.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
+use float_model::{Draft, DraftNode, Dtype, Graph, Input, Layer, Pads};
+
+fn chain(layers: Vec<Layer>) -> Draft {
+    let input = Input {
+        shape: vec![Some(8), Some(8), Some(4)],
+        dtype: Dtype::Float32,
+    };
+    let layers = std::iter::once(Layer::Input(input)).chain(layers);
+    let nodes: Vec<DraftNode> = layers
+        .enumerate()
+        .map(|(i, layer)| {
+            let inputs = i
+                .checked_sub(1)
+                .map(|before| format!("l{before}"))
+                .into_iter()
+                .collect();
+            DraftNode {
+                name: format!("l{i}"),
+                layer,
+                inputs,
+            }
+        })
+        .collect();
+    let outputs = vec![nodes.last().unwrap().name.clone()];
+    Draft {
+        name: "chain".to_owned(),
+        nodes,
+        outputs,
+    }
+}
+
+#[test]
+fn huge_extents_are_refused() {
+    let up = || Layer::UpSampling2D {
+        size: [65_536, 65_536],
+    };
+    let pads = Pads {
+        top: usize::MAX,
+        bottom: 1,
+        left: 0,
+        right: 0,
+    };
+    for layers in [
+        vec![up(), up(), up(), up(), up(), up()],
+        vec![Layer::ZeroPadding2D(pads)],
+        vec![
+            Layer::UpSampling2D {
+                size: [1 << 20, 1 << 20],
+            },
+            Layer::Flatten,
+        ],
+    ] {
+        let error = Graph::new(chain(layers)).unwrap_err().to_string();
+        assert!(error.contains("an extent of"), "{error}");
+    }
+    assert!(
+        Graph::new(chain(vec![Layer::UpSampling2D { size: [2, 2] }])).is_ok(),
+        "small ones fit"
+    );
+}

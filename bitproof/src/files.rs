@@ -70,16 +70,26 @@ pub fn load_quantized(path: &Path) -> Result<QuantizedModel, Error> {
 ///
 /// The file cannot be written, or its extension asks for a format that is not written.
 pub fn save(model: &QuantizedModel, path: &Path) -> Result<(), Error> {
-    let name = path
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    if !name.ends_with(".safetensors") {
-        return Err(Error::Invalid(format!(
-            "{}: quantized models are written as .bpq.safetensors",
-            path.display()
-        )));
-    }
+    check_save_path(path)?;
     Ok(model_files::write_bpq(model, path)?)
+}
+
+/// Checks that [`save`] can write to `path`, before any work is done for it.
+///
+/// # Errors
+///
+/// The extension asks for a format that is not written, or the folder does not exist.
+pub fn check_save_path(path: &Path) -> Result<(), Error> {
+    let refused = |message: &str| Err(Error::Invalid(format!("{}: {message}", path.display())));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if !name.ends_with(".safetensors") {
+        return refused("quantized models are written as .bpq.safetensors");
+    }
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    if folder.is_some_and(|folder| !folder.is_dir()) {
+        return refused("the folder does not exist");
+    }
+    Ok(())
 }

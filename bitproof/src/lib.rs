@@ -29,6 +29,6 @@ pub use quantizer_core;
 
 pub use digest::sha256_file;
 pub use error::Error;
-pub use files::{AnyModel, load, load_float, load_quantized, save};
+pub use files::{AnyModel, check_save_path, load, load_float, load_quantized, save};
 pub use quantize::{InputQuantizerMode, QuantizeOptions, Quantized, quantize};
 pub use samples::Samples;

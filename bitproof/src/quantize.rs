@@ -138,7 +138,14 @@ pub fn quantize(
     let batches = batch_plan(source.as_ref(), options)?;
     let sites = sites(&resolved, input.as_ref());
     let observed = calibrate(&graph, &sites, source.as_mut(), &batches, progress)?;
-    let warnings = warnings(&resolved, &sites, source.as_ref());
+    let mut warnings = warnings(&resolved, &sites, source.as_ref());
+    if input.is_none() && !source.is_integer() {
+        warnings.push(
+            "the samples are stored as floats, but the model takes integers: fractions in them \
+             calibrate ranges that no input reaches"
+                .to_owned(),
+        );
+    }
     let explanation = explain(&resolved);
     let (graph, ranges, spec) = settle(graph, &topology, &resolved, observed, input)?;
     let mut model = lower(calibrated_graph(graph, resolved, &ranges, spec))?;

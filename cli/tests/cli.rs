@@ -144,12 +144,35 @@ fn wrong_use_is_refused_with_code_2() {
         (vec!["-qu", "nothing"], "nothing"),
         (vec!["--input-shape", "3,3,3"], "shape"),
         (vec!["-c", "no_such_file.json"], "no_such_file.json"),
+        (vec!["--input-quantizer", "sometimes"], "sometimes"),
     ];
     for (args, part) in refused {
         let (code, message, bytes) = quantize(folder.path(), &args, "2");
         assert_eq!(code, 2, "{args:?}: {message}");
         assert!(message.contains(part), "{args:?}: {message}");
         assert!(bytes.is_none(), "{args:?} writes no file");
+    }
+}
+
+#[test]
+fn a_place_that_cannot_be_written_is_refused_before_any_work() {
+    let model = case("03-tiny-conv-8bit-per-axis").join("model.h5");
+    for (place, part) in [
+        ("out.h5", ".bpq.safetensors"),
+        ("no_folder/x.bpq.safetensors", "folder"),
+    ] {
+        let run = bitproof()
+            .arg("quantize")
+            .arg(&model)
+            .args(["-s", place])
+            .output()
+            .unwrap();
+        assert_eq!(run.status.code(), Some(2), "{place}");
+        let message = String::from_utf8(run.stderr).unwrap();
+        assert!(
+            message.contains(part) && !message.contains("calibrating"),
+            "{message}"
+        );
     }
 }
 

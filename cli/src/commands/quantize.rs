@@ -9,7 +9,7 @@ use bitproof::config_schema::{InputDtype, Strictness};
 use bitproof::float_model::{HardwareRewrites, RewriteEvent};
 use bitproof::{
     InputQuantizerMode, ParamValues, QuantizationParams, QuantizeOptions, Quantized, Samples,
-    load_float, quantize, save, sha256_file,
+    check_save_path, load_float, quantize, save, sha256_file,
 };
 use serde_json::{Map, Value, json};
 
@@ -24,6 +24,7 @@ pub(super) fn run(args: &QuantizeArgs) -> Result<()> {
         .save
         .clone()
         .unwrap_or_else(|| default_save_path(&model_path));
+    check_save_path(&save_path)?;
     let options = options(args)?;
     let graph = load_float(&model_path)?;
     let samples = match &args.samples.samples {

@@ -224,6 +224,10 @@ fn with_input_shape(
     }
     let (name, index) = sole_input(&graph)?;
     let declared = &graph.nodes()[index].shape;
+    if is_recurrent(&graph) && declared.iter().all(Option::is_some) {
+        // A sample may hold several times the model's time steps: calibration checks that.
+        return Ok(graph);
+    }
     let fits = declared.len() == item_shape.len()
         && declared
             .iter()
@@ -243,6 +247,12 @@ fn with_input_shape(
         input.shape = item_shape.iter().copied().map(Some).collect();
     }
     Ok(Graph::new(draft)?)
+}
+
+/// Returns whether the network has a layer with a state, which takes samples in parts.
+fn is_recurrent(graph: &Graph) -> bool {
+    let has_state = |layer: &Layer| matches!(layer, Layer::StatefulRecurrent(_));
+    graph.nodes().iter().any(|node| has_state(&node.layer))
 }
 
 /// Returns the name and index of the only input.
@@ -313,11 +323,9 @@ fn batch_plan(
 ) -> Result<BatchPlan, Error> {
     let available = source.n_samples();
     let num_samples = options.num_samples.unwrap_or(available);
-    let layers = || graph.nodes().iter().map(|node| &node.layer);
-    let is_recurrent = |layer: &Layer| matches!(layer, Layer::StatefulRecurrent(_));
-    let batch_size = if layers().any(is_recurrent) {
+    let batch_size = if is_recurrent(graph) {
         num_samples
-    } else if layers().any(Layer::is_temporal) {
+    } else if graph.nodes().iter().any(|node| node.layer.is_temporal()) {
         let batch_size = options.batch_size.unwrap_or(1);
         if num_samples
             .checked_rem(batch_size)

@@ -9,7 +9,6 @@ use super::config::{Item, Refused};
 
 /// One call of an operation.
 struct Call<'a> {
-    name: &'a str,
     function: &'a str,
     /// Layers that it takes, in call order.
     inputs: Vec<String>,
@@ -17,24 +16,50 @@ struct Call<'a> {
 }
 
 /// Returns the Keras layer of an operation; the item's name may change to the operation's own.
+///
+/// One that is not supported keeps its name and gets a class that nobody knows, so that it is
+/// listed with all others.
 pub(super) fn layer(item: Item, nodes: Option<&Value>) -> Result<Item, Refused> {
     let function = item.config.get("function").and_then(Value::as_str);
-    let function = function.unwrap_or_default().to_owned();
+    let function = function.unwrap_or_default();
+    let function = function
+        .strip_prefix("compat.v1.")
+        .unwrap_or(function)
+        .to_owned();
     let call = Call::parse(&item.name, &function, nodes)?;
-    let (class, config) = call.translated()?;
-    let named = call.arguments.get("name").and_then(Value::as_str);
-    let name = named.unwrap_or(&item.name).to_owned();
+    let (name, class, config) = match call.translated() {
+        Ok((class, config)) => {
+            let named = call.arguments.get("name").and_then(Value::as_str);
+            let config = config.as_object().cloned().unwrap_or_default();
+            (
+                named.unwrap_or(&item.name).to_owned(),
+                class.to_owned(),
+                config,
+            )
+        }
+        Err(Unsupported(what)) => (
+            item.name.clone(),
+            format!("tf.{function}{what}"),
+            Map::new(),
+        ),
+    };
     Ok(Item {
-        class: class.to_owned(),
+        class,
         name,
-        config: config.as_object().cloned().unwrap_or_default(),
+        config,
         inputs: call.inputs,
     })
 }
 
+/// What an operation asks for that no layer does, such as ` of an array`.
+struct Unsupported(String);
+
+/// A class and its configuration.
+type Translated = Result<(&'static str, Value), Unsupported>;
+
 impl<'a> Call<'a> {
     /// Parses `[[layer, node, tensor, arguments]]`, or a list of such lists.
-    fn parse(name: &'a str, function: &'a str, nodes: Option<&Value>) -> Result<Self, Refused> {
+    fn parse(name: &str, function: &'a str, nodes: Option<&Value>) -> Result<Self, Refused> {
         let invalid = || Refused::Invalid(format!("inbound_nodes of layer `{name}`"));
         let several = || Refused::Unsupported(format!("layer `{name}`, which is shared"));
         let nodes = nodes.and_then(Value::as_array).ok_or_else(invalid)?;
@@ -50,7 +75,6 @@ impl<'a> Call<'a> {
             lists.collect::<Option<_>>().ok_or_else(invalid)?
         };
         let mut call = Self {
-            name,
             function,
             inputs: Vec::new(),
             arguments: Map::new(),
@@ -70,7 +94,7 @@ impl<'a> Call<'a> {
         Ok(call)
     }
 
-    fn translated(&self) -> Result<(&'static str, Value), Refused> {
+    fn translated(&self) -> Translated {
         let activation = |name: &str| Ok(("Activation", json!({ "activation": name })));
         match self.function {
             "nn.relu" => Ok(("ReLU", json!({}))),
@@ -104,51 +128,49 @@ impl<'a> Call<'a> {
             "reshape" => self.reshape(),
             "transpose" => self.transpose(),
             "math.reduce_mean" => self.mean(),
-            _ => Err(self.unsupported("")),
+            _ => Err(Unsupported(String::new())),
         }
     }
 
     /// Returns a merge of two layers, or the Rescaling that a constant operand makes.
-    fn binary(
-        &self,
-        class: &'static str,
-        rescaling: impl Fn(f64) -> (f64, f64),
-    ) -> Result<(&'static str, Value), Refused> {
+    fn binary(&self, class: &'static str, rescaling: impl Fn(f64) -> (f64, f64)) -> Translated {
         if self.inputs.len() == 2 {
             return Ok((class, json!({})));
         }
         let constant = self.arguments.get("y").and_then(Value::as_f64);
-        let constant = constant.ok_or_else(|| self.unsupported(" of an array"))?;
+        let constant = constant.ok_or_else(|| Unsupported(" of an array".to_owned()))?;
         let (scale, offset) = rescaling(constant);
         if !(scale.is_finite() && offset.is_finite()) {
-            return Err(self.unsupported(&format!(" of {constant}")));
+            return Err(Unsupported(format!(" of {constant}")));
         }
         Ok(("Rescaling", json!({ "scale": scale, "offset": offset })))
     }
 
-    fn reshape(&self) -> Result<(&'static str, Value), Refused> {
+    fn reshape(&self) -> Translated {
         let target = self.integers("shape").unwrap_or_default();
         match target.split_first() {
             Some((_, item)) if !item.is_empty() => Ok(("Reshape", json!({ "target_shape": item }))),
-            _ => Err(self.unsupported(" to that shape")),
+            _ => Err(Unsupported(" to that shape".to_owned())),
         }
     }
 
-    fn transpose(&self) -> Result<(&'static str, Value), Refused> {
+    fn transpose(&self) -> Translated {
         let perm = self.integers("perm").unwrap_or_default();
         match perm.split_first() {
             Some((0, dims)) if !dims.is_empty() => Ok(("Permute", json!({ "dims": dims }))),
-            _ => Err(self.unsupported(" that moves the batch")),
+            _ => Err(Unsupported(" that moves the batch".to_owned())),
         }
     }
 
-    fn mean(&self) -> Result<(&'static str, Value), Refused> {
+    fn mean(&self) -> Translated {
         let axes = self.integers("axis").unwrap_or_default();
         if axes == [1, 2] || axes == [-3, -2] {
             let keepdims = self.flag("keepdims");
             return Ok(("GlobalAveragePooling2D", json!({ "keepdims": keepdims })));
         }
-        Err(self.unsupported(" over other axes than height and width"))
+        Err(Unsupported(
+            " over other axes than height and width".to_owned(),
+        ))
     }
 
     fn integers(&self, key: &str) -> Option<Vec<i64>> {
@@ -165,11 +187,6 @@ impl<'a> Call<'a> {
             self.arguments.get("axis").map(Value::as_i64),
             None | Some(Some(-1) | None)
         )
-    }
-
-    fn unsupported(&self, what: &str) -> Refused {
-        let (name, function) = (self.name, self.function);
-        Refused::Unsupported(format!("layer `{name}`: tf.{function}{what}"))
     }
 }
 

@@ -9,6 +9,7 @@ mod error;
 mod exec;
 mod lower;
 mod model;
+pub mod prove;
 mod validate;
 
 pub use calibrated::{

@@ -52,6 +52,11 @@ pub(crate) enum Command {
         after_help = "Example:\n  bitproof eval model.bpq.safetensors --data test.npz --float model.h5"
     )]
     Eval(EvalArgs),
+    /// Prove that no input can overflow a buffer of the hardware, or find one that does
+    #[command(
+        after_help = "Example:\n  bitproof prove model.bpq.safetensors --buffer-bits 24 --witness witnesses\n\nExit codes: 0 proved or not refuted, 1 refuted (with --strict also: not proved)."
+    )]
+    Prove(crate::commands::prove::ProveArgs),
     /// Insert a Rescaling after the input of a float model
     #[command(
         after_help = "Example:\n  bitproof insert-rescaling model.h5 --scale 0.00784313725490196 --offset -1 -s rescaled.h5"

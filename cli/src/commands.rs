@@ -4,17 +4,20 @@ mod config;
 mod demo;
 mod eval;
 mod insert_rescaling;
+pub(crate) mod prove;
 mod quantize;
 mod run;
 mod summary;
 
 use anyhow::Result;
 
+use crate::Answer;
 use crate::args::Command;
 
 /// Runs a command.
-pub(crate) fn run(command: Command) -> Result<()> {
+pub(crate) fn run(command: Command) -> Result<Answer> {
     match command {
+        Command::Prove(args) => return prove::run(&args),
         Command::Quantize(args) => quantize::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Summary(args) => summary::run(&args),
@@ -27,5 +30,6 @@ pub(crate) fn run(command: Command) -> Result<()> {
             Ok(())
         }
         Command::Demo(args) => demo::run(&args),
-    }
+    }?;
+    Ok(Answer::Yes)
 }

@@ -17,6 +17,17 @@ use clap::Parser;
 
 use args::{Cli, Command, Format, FormatArgs};
 
+/// What a command that was carried out says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// Done.
+    Yes,
+    /// Done, and the answer is no: a proof is refuted, a check failed.
+    No,
+}
+
+/// Done, and the answer is no.
+const ANSWER_IS_NO: u8 = 1;
 /// Wrong use or bad input.
 const BAD_INPUT: u8 = 2;
 /// A fault of the tool.
@@ -30,7 +41,8 @@ fn main() -> ExitCode {
     let command = cli.command.unwrap_or(demo);
     // A panic is a fault of ours, whatever the input; its message is already on stderr.
     match catch_unwind(AssertUnwindSafe(|| commands::run(command))) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Ok(Answer::Yes)) => ExitCode::SUCCESS,
+        Ok(Ok(Answer::No)) => ExitCode::from(ANSWER_IS_NO),
         Ok(Err(error)) => {
             eprintln!("error: {error:#}");
             ExitCode::from(BAD_INPUT)

@@ -129,16 +129,31 @@ impl StageCount {
     }
 }
 
+/// Sees every intermediate of a layer before it saturates.
+///
+/// [`Counters`] counts; another observer may keep what it needs of each channel.
+pub trait Observe {
+    /// Sees one value of `channel` at `stage`, which has `value_bits` bits there.
+    fn see(&mut self, stage: Stage, channel: usize, value: i64, value_bits: ValueBits);
+
+    /// Sees a value and returns it saturated.
+    fn saturate(&mut self, stage: Stage, channel: usize, value: i64, bits: ValueBits) -> i64 {
+        self.see(stage, channel, value, bits);
+        bits.saturate(value)
+    }
+}
+
 /// Counts of each stage that a layer has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters(BTreeMap<Stage, StageCount>);
 
-impl Counters {
-    /// Saturates `value` to `value_bits` and counts it at `stage`.
-    pub fn saturate(&mut self, stage: Stage, value: i64, value_bits: ValueBits) -> i64 {
-        self.0.entry(stage).or_default().saturate(value, value_bits)
+impl Observe for Counters {
+    fn see(&mut self, stage: Stage, _channel: usize, value: i64, value_bits: ValueBits) {
+        self.0.entry(stage).or_default().saturate(value, value_bits);
     }
+}
 
+impl Counters {
     /// Adds the counts of some values of `stage`.
     pub fn add(&mut self, stage: Stage, count: StageCount) {
         self.0.entry(stage).or_default().merge(count);

@@ -21,7 +21,7 @@ pub mod round;
 pub mod tensor;
 
 pub use bits::{BitWidth, Sign, ValueBits};
-pub use counters::{Counters, Stage, StageCount};
+pub use counters::{Counters, Observe, Stage, StageCount};
 pub use error::NumericsError;
 pub use format::QFormat;
 pub use per_axis::PerAxis;

@@ -6,7 +6,7 @@ use super::{
     EntryStage, IntegerLayer, IntegerOp, Memory, linear, pool, shape, temporal, transposed,
 };
 use crate::bits::ValueBits;
-use crate::counters::{Counters, Stage};
+use crate::counters::{Observe, Stage};
 use crate::round::shift_left;
 use crate::{NumericsError, PerAxis};
 
@@ -45,9 +45,9 @@ impl IntegerLayer {
     pub fn run(
         &self,
         inputs: &[&ArrayD<i64>],
-        counters: &mut Counters,
+        observer: &mut impl Observe,
     ) -> Result<ArrayD<i64>, NumericsError> {
-        self.run_step(inputs, &mut Memory::default(), counters)
+        self.run_step(inputs, &mut Memory::default(), observer)
     }
 
     /// Returns the outputs for the next inputs `[batch, ...]` of a sequence.
@@ -62,7 +62,7 @@ impl IntegerLayer {
         &self,
         inputs: &[&ArrayD<i64>],
         memory: &mut Memory,
-        counters: &mut Counters,
+        observer: &mut impl Observe,
     ) -> Result<ArrayD<i64>, NumericsError> {
         if inputs.len() != self.entries.len() {
             let (got, want) = (inputs.len(), self.entries.len());
@@ -74,17 +74,17 @@ impl IntegerLayer {
             .entries
             .iter()
             .zip(inputs)
-            .map(|(entry, x)| entry.apply(x, counters))
+            .map(|(entry, x)| entry.apply(x, observer))
             .collect::<Result<_, _>>()?;
-        let mut y = self.op_result(&entered, memory, counters)?;
+        let mut y = self.op_result(&entered, memory, observer)?;
         if let Some(bias) = &self.bias {
             let bias = bias.aligned(self.inner.value_bits);
             each_channel(&mut y, |v, c| {
-                counters.saturate(Stage::BiasAdd, v + bias.at(c), self.inner.value_bits)
+                observer.saturate(Stage::BiasAdd, c, v + bias.at(c), self.inner.value_bits)
             });
         }
         if let Some(output) = &self.output {
-            each_channel(&mut y, |v, c| output.apply(v, c, counters));
+            each_channel(&mut y, |v, c| output.apply(v, c, observer));
         }
         Ok(y)
     }
@@ -93,13 +93,13 @@ impl IntegerLayer {
         &self,
         inputs: &[ArrayD<i64>],
         memory: &mut Memory,
-        counters: &mut Counters,
+        observer: &mut impl Observe,
     ) -> Result<ArrayD<i64>, NumericsError> {
         let bits = self.inner.value_bits;
         let first = inputs
             .first()
             .ok_or_else(|| NumericsError::Invalid("no input".to_owned()))?;
-        let mut sums = |sums, stage| Ok(saturated(sums, stage, bits, counters));
+        let mut sums = |sums, stage| Ok(saturated(sums, stage, bits, observer));
         match &self.op {
             IntegerOp::Conv2D(op) => {
                 let acc = linear::conv2d(&image(first)?, op)?.into_dyn();
@@ -136,12 +136,12 @@ impl IntegerLayer {
             }
             IntegerOp::DepthwiseBufferTempConv { kernel } => {
                 let window = memory.push(first, kernel.nrows())?;
-                let acc = temporal::depthwise_frames(&window, kernel, bits, counters)?;
-                Ok(saturated(acc, Stage::Accumulator, bits, counters))
+                let acc = temporal::depthwise_frames(&window, kernel, bits, observer)?;
+                Ok(saturated(acc, Stage::Accumulator, bits, observer))
             }
             IntegerOp::StatefulRecurrent(op) => {
                 let bits = self.entries[0].value_bits;
-                temporal::recur(first, op, bits, memory, counters)
+                temporal::recur(first, op, bits, memory, observer)
             }
             IntegerOp::ReLU { max } => Ok(rectified(first.clone(), max.as_ref())),
             IntegerOp::LookUp { table } => looked_up(first, table),
@@ -171,7 +171,7 @@ impl EntryStage {
     fn apply(
         &self,
         x: &ArrayD<i64>,
-        counters: &mut Counters,
+        observer: &mut impl Observe,
     ) -> Result<ArrayD<i64>, NumericsError> {
         let mut y = x.clone();
         if self.is_identity() {
@@ -188,7 +188,12 @@ impl EntryStage {
             )));
         }
         each_channel(&mut y, |v, c| {
-            counters.saturate(self.stage, shift_left(v, self.shift.at(c)), self.value_bits)
+            observer.saturate(
+                self.stage,
+                c,
+                shift_left(v, self.shift.at(c)),
+                self.value_bits,
+            )
         });
         Ok(y)
     }
@@ -211,9 +216,9 @@ fn saturated(
     mut sums: ArrayD<i64>,
     stage: Stage,
     bits: ValueBits,
-    counters: &mut Counters,
+    observer: &mut impl Observe,
 ) -> ArrayD<i64> {
-    each_channel(&mut sums, |v, _| counters.saturate(stage, v, bits));
+    each_channel(&mut sums, |v, c| observer.saturate(stage, c, v, bits));
     sums
 }
 

@@ -3,10 +3,10 @@
 use ndarray::{Array2, ArrayD, Axis, IxDyn, Slice, concatenate};
 
 use super::RecurrentOp;
+use crate::NumericsError;
 use crate::bits::ValueBits;
-use crate::counters::{Counters, Stage};
+use crate::counters::{Observe, Stage};
 use crate::round::shift_half_up;
-use crate::{NumericsError, StageCount};
 
 /// What a temporal layer remembers; empty before the first frame.
 ///
@@ -72,7 +72,7 @@ pub(super) fn depthwise_frames(
     window: &ArrayD<i64>,
     kernel: &Array2<i32>,
     bits: ValueBits,
-    counters: &mut Counters,
+    observer: &mut impl Observe,
 ) -> Result<ArrayD<i64>, NumericsError> {
     let (n_frames, channels) = kernel.dim();
     let mut extents = window.shape().to_vec();
@@ -84,18 +84,16 @@ pub(super) fn depthwise_frames(
     }
     extents.push(channels);
     let flat: Vec<i64> = window.iter().copied().collect();
-    let mut count = StageCount::default();
     let mut sums = Vec::with_capacity(extents.iter().product());
     for pixel in flat.chunks_exact((n_frames * channels).max(1)) {
         for ch in 0..channels {
             let products = (0..n_frames).map(|t| {
                 let product = pixel[t * channels + ch] * i64::from(kernel[[t, ch]]);
-                count.saturate(product, bits)
+                observer.saturate(Stage::Product, ch, product, bits)
             });
             sums.push(products.sum::<i64>());
         }
     }
-    counters.add(Stage::Product, count);
     ArrayD::from_shape_vec(IxDyn(&extents), sums).map_err(|e| NumericsError::Invalid(e.to_string()))
 }
 
@@ -105,7 +103,7 @@ pub(super) fn recur(
     op: &RecurrentOp,
     bits: ValueBits,
     memory: &mut Memory,
-    counters: &mut Counters,
+    observer: &mut impl Observe,
 ) -> Result<ArrayD<i64>, NumericsError> {
     let &[batch, time, channels] = x.shape() else {
         return Err(NumericsError::Invalid(format!(
@@ -121,9 +119,9 @@ pub(super) fn recur(
     for b in 0..batch {
         for t in 0..time {
             for c in 0..channels {
-                let input = op.aligned(x[[b, t, c]], c, bits, counters);
+                let input = op.aligned(x[[b, t, c]], c, bits, observer);
                 let old = [state[[b, c, 0]], state[[b, c, 1]]];
-                let new = op.step(old, input, c, bits, counters);
+                let new = op.step(old, input, c, bits, observer);
                 for (part, v) in new.into_iter().enumerate() {
                     state[[b, c, part]] = v;
                     states[[b, t, c, part]] = v;
@@ -152,13 +150,13 @@ pub(super) fn subsampled(x: &ArrayD<i64>, subsample: usize) -> Result<ArrayD<i64
 
 impl RecurrentOp {
     /// Returns an input at the binary point of the sums.
-    fn aligned(&self, x: i64, c: usize, bits: ValueBits, counters: &mut Counters) -> i64 {
+    fn aligned(&self, x: i64, c: usize, bits: ValueBits, observer: &mut impl Observe) -> i64 {
         let scaled = match &self.multiplier {
             None => x,
-            Some(q) => counters.saturate(Stage::ScaleMultiply, x.saturating_mul(q.at(c)), bits),
+            Some(q) => observer.saturate(Stage::ScaleMultiply, c, x.saturating_mul(q.at(c)), bits),
         };
         let shifted = shift_half_up(scaled, self.input_shift.at(c));
-        counters.saturate(Stage::StateAlign, shifted, bits)
+        observer.saturate(Stage::StateAlign, c, shifted, bits)
     }
 
     /// Returns the next real and imaginary parts of channel `c`.
@@ -168,19 +166,19 @@ impl RecurrentOp {
         x: i64,
         c: usize,
         bits: ValueBits,
-        counters: &mut Counters,
+        observer: &mut impl Observe,
     ) -> [i64; 2] {
         let [ar, ai] = [self.factors[0][c], self.factors[1][c]];
-        let mut product = |a: i64, b: i64| counters.saturate(Stage::Product, a * b, bits);
+        let mut product = |a: i64, b: i64| observer.saturate(Stage::Product, c, a * b, bits);
         let [rr, ii, ri, ir] = [
             product(re, ar),
             product(im, ai),
             product(re, ai),
             product(im, ar),
         ];
-        let difference = counters.saturate(Stage::StateSum, rr - ii, bits);
-        let real = counters.saturate(Stage::StateSum, difference + x, bits);
-        let imag = counters.saturate(Stage::StateSum, ri + ir, bits);
-        [real, imag].map(|v| self.state.apply(v, 0, counters))
+        let difference = observer.saturate(Stage::StateSum, c, rr - ii, bits);
+        let real = observer.saturate(Stage::StateSum, c, difference + x, bits);
+        let imag = observer.saturate(Stage::StateSum, c, ri + ir, bits);
+        [real, imag].map(|v| self.state.apply(v, c, observer))
     }
 }

@@ -3,7 +3,7 @@
 use ndarray::ArrayD;
 
 use crate::bits::{BitWidth, Sign, ValueBits};
-use crate::counters::{Counters, Stage};
+use crate::counters::{Observe, Stage};
 use crate::format::max_frac_bits;
 use crate::log2::mul_pow2;
 use crate::round::round_half_even;
@@ -89,14 +89,14 @@ impl InputQuantizer {
     }
 
     /// Returns the integer of one input of channel `channel`.
-    pub fn apply(&self, x: f32, channel: usize, counters: &mut Counters) -> i64 {
+    pub fn apply(&self, x: f32, channel: usize, observer: &mut impl Observe) -> i64 {
         let rounded = round_half_even(mul_pow2(x, self.frac_bits.at(channel)));
-        let value = counters.saturate(Stage::Input, rounded, self.value_bits);
+        let value = observer.saturate(Stage::Input, channel, rounded, self.value_bits);
         match &self.zero_point {
             None => value,
             Some(zero_point) => {
                 let sum = value + zero_point.at(channel);
-                counters.saturate(Stage::ZeroPoint, sum, self.value_bits)
+                observer.saturate(Stage::ZeroPoint, channel, sum, self.value_bits)
             }
         }
     }

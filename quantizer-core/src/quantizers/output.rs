@@ -1,7 +1,7 @@
 //! OutputQuantizer (NUMERICS.md: N10).
 
 use crate::bits::{Sign, ValueBits};
-use crate::counters::{Counters, Stage};
+use crate::counters::{Observe, Stage};
 use crate::format::max_frac_bits;
 use crate::round::shift_half_up;
 use crate::tensor::{quantize_scales, rescale_shift};
@@ -84,16 +84,16 @@ impl OutputQuantizer {
 
 impl OutputStage {
     /// Returns the output of one value of channel `channel`.
-    pub fn apply(&self, value: i64, channel: usize, counters: &mut Counters) -> i64 {
+    pub fn apply(&self, value: i64, channel: usize, observer: &mut impl Observe) -> i64 {
         let product = match &self.multiplier {
             None => value,
             Some((q, buffer)) => {
                 let product = value.saturating_mul(q.at(channel));
-                counters.saturate(Stage::ScaleMultiply, product, *buffer)
+                observer.saturate(Stage::ScaleMultiply, channel, product, *buffer)
             }
         };
         let shifted = shift_half_up(product, self.shift.at(channel));
-        counters.saturate(Stage::OutputRescale, shifted, self.value_bits)
+        observer.saturate(Stage::OutputRescale, channel, shifted, self.value_bits)
     }
 }
 

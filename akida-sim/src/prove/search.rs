@@ -1,0 +1,377 @@
+//! The search for network inputs that make an intermediate saturate.
+//!
+//! From a result that a range lets overflow, signs are followed back to the network's input: each
+//! input element goes to the end that pushes the result outwards. One step of this is exact for
+//! layers whose inputs are the network's; deeper ones are climbed by repeating it where the last
+//! step led, from several starts.
+
+use ndarray::{ArrayD, Axis, IxDyn};
+use quantizer_core::log2::mul_pow2;
+use quantizer_core::tensor::int_to_f32;
+use quantizer_core::{Observe, Stage, ValueBits};
+
+use super::bounds::LayerBounds;
+use super::gradient::{Gradient, at_stage, backward, stage_extents};
+use super::{Range, Witness};
+use crate::model::{InputKind, QuantizedModel, QuantizedOp};
+use crate::{Executor, ModelError};
+
+/// What a search may spend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SearchBudget {
+    /// Runs of the network for each intermediate that may overflow.
+    pub runs: usize,
+    /// Seed of the starts.
+    pub seed: u64,
+}
+
+impl Default for SearchBudget {
+    fn default() -> Self {
+        Self { runs: 24, seed: 0 }
+    }
+}
+
+/// An intermediate that shall overflow.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Target {
+    pub(super) node: usize,
+    pub(super) stage: Stage,
+    pub(super) channel: usize,
+    /// Whether it shall pass the upper end.
+    pub(super) upward: bool,
+}
+
+/// Extremes of the intermediates of one layer, channel by channel.
+#[derive(Debug, Default)]
+pub(super) struct Extremes(std::collections::BTreeMap<(Stage, usize), (Range, ValueBits)>);
+
+impl Observe for Extremes {
+    fn see(&mut self, stage: Stage, channel: usize, value: i64, value_bits: ValueBits) {
+        let seen = Range::from(value);
+        let entry = self.0.entry((stage, channel)).or_insert((seen, value_bits));
+        entry.0 = entry.0.union(seen);
+    }
+}
+
+impl Extremes {
+    /// Returns the channels of `stage` that overflow, each with its worst value.
+    pub(super) fn overflows(&self, stage: Stage) -> Vec<(usize, i64)> {
+        let of_stage = self.0.iter().filter(|((s, _), _)| *s == stage);
+        let worst = of_stage.filter_map(|((_, channel), (range, bits))| {
+            let outside = [range.lo, range.hi]
+                .into_iter()
+                .filter(|v| !bits.contains(*v));
+            let worst = outside.max_by_key(|v| v.unsigned_abs())?;
+            Some((*channel, worst))
+        });
+        worst.collect()
+    }
+}
+
+/// Runs a model on single inputs and keeps every layer's integers.
+pub(super) struct Search<'m> {
+    model: &'m QuantizedModel,
+    executor: Executor<'m>,
+    bounds: &'m [LayerBounds],
+    entry: Entry,
+    random: u64,
+}
+
+/// Where integers enter the network.
+struct Entry {
+    node: usize,
+    /// Shape of a batch of one.
+    shape: Vec<usize>,
+}
+
+/// One run: the network's input and every layer's integers.
+struct Trace {
+    input: ArrayD<f32>,
+    tensors: Vec<Option<ArrayD<i64>>>,
+    counters: Vec<quantizer_core::Counters>,
+}
+
+impl<'m> Search<'m> {
+    /// Returns the search of `model`, `None` if its input has open extents or is all in float.
+    pub(super) fn new(
+        model: &'m QuantizedModel,
+        bounds: &'m [LayerBounds],
+        seed: u64,
+    ) -> Option<Self> {
+        let node = model.nodes.iter().position(|node| {
+            matches!(
+                node.op,
+                QuantizedOp::Input(InputKind::Raw { .. }) | QuantizedOp::InputQuantizer { .. }
+            )
+        })?;
+        let extents = model.nodes[node].shape.iter().copied();
+        let shape = std::iter::once(Some(1)).chain(extents);
+        let entry = Entry {
+            node,
+            shape: shape.collect::<Option<_>>()?,
+        };
+        Some(Self {
+            model,
+            executor: Executor::new(model),
+            bounds,
+            entry,
+            random: seed,
+        })
+    }
+
+    /// Looks for a witness of `target` within `runs` runs.
+    pub(super) fn climb(
+        &mut self,
+        target: Target,
+        runs: usize,
+    ) -> Result<Option<Witness>, ModelError> {
+        let mut x = self.middle();
+        let mut place_of = 0;
+        for run in 0..runs {
+            let trace = self.run(&x)?;
+            if let Some(witness) = self.witness(target.node, target.stage, &trace)? {
+                return Ok(Some(witness));
+            }
+            let gradient = self.gradient(target, &trace, place_of);
+            let next = self.extreme(&x, gradient.as_ref(), target.upward);
+            if next == x || gradient.is_none() {
+                // Nothing moves any more: another start, another place of the image.
+                place_of += 1;
+                x = if run.rem_euclid(2) == 0 {
+                    self.middle()
+                } else {
+                    self.random_input()
+                };
+            } else {
+                x = next;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns the witness that one item of samples is for the first intermediate of
+    /// `open` that it makes overflow.
+    pub(super) fn replay(
+        &self,
+        item: &ArrayD<f32>,
+        node: usize,
+        stage: Stage,
+    ) -> Result<Option<Witness>, ModelError> {
+        let trace = self.traced(item.clone())?;
+        self.witness(node, stage, &trace)
+    }
+
+    /// Returns a layer input that makes `target` as large as the ranges allow.
+    pub(super) fn layer_input(&self, target: Target) -> Option<ArrayD<i64>> {
+        let node = &self.model.nodes[target.node];
+        let QuantizedOp::Integer(layer) = &node.op else {
+            return None;
+        };
+        let inputs: Vec<ArrayD<i64>> = node
+            .inputs
+            .iter()
+            .map(|i| {
+                let extents = self.model.nodes[*i].shape.iter().copied();
+                let shape = std::iter::once(Some(1)).chain(extents);
+                shape.collect::<Option<Vec<usize>>>()
+            })
+            .map(|shape| shape.map(|shape| ArrayD::zeros(IxDyn(&shape))))
+            .collect::<Option<_>>()?;
+        let borrowed: Vec<&ArrayD<i64>> = inputs.iter().collect();
+        let gradient = self
+            .seeded(target, layer, &borrowed, 0)?
+            .into_iter()
+            .next()?;
+        let ranges = self.bounds[*node.inputs.first()?].output.as_ref()?;
+        let n_channels = ranges.len().max(1);
+        let ends = gradient.iter().enumerate().map(|(i, g)| {
+            let range = ranges[i.rem_euclid(n_channels)];
+            match g.partial_cmp(&0.0) {
+                Some(std::cmp::Ordering::Greater) if target.upward => range.hi,
+                Some(std::cmp::Ordering::Less) if !target.upward => range.hi,
+                Some(std::cmp::Ordering::Equal) | None => 0.clamp(range.lo, range.hi),
+                Some(_) => range.lo,
+            }
+        });
+        ArrayD::from_shape_vec(gradient.raw_dim(), ends.collect()).ok()
+    }
+
+    /// Returns the witness of a run, if its layer overflows there.
+    fn witness(
+        &self,
+        node: usize,
+        stage: Stage,
+        trace: &Trace,
+    ) -> Result<Option<Witness>, ModelError> {
+        let overflows = trace.counters[node]
+            .get(stage)
+            .is_some_and(|c| c.saturated > 0);
+        let QuantizedOp::Integer(layer) = &self.model.nodes[node].op else {
+            return Ok(None);
+        };
+        if !overflows {
+            return Ok(None);
+        }
+        // The scalar definition says which channels: the executor only counts.
+        let inputs: Vec<&ArrayD<i64>> = self.model.nodes[node]
+            .inputs
+            .iter()
+            .filter_map(|i| trace.tensors[*i].as_ref())
+            .collect();
+        let mut extremes = Extremes::default();
+        let run = layer.run(&inputs, &mut extremes);
+        run.map_err(|e| ModelError::layer(&self.model.nodes[node].name, e))?;
+        Ok(Some(Witness {
+            input: trace.input.clone(),
+            channels: extremes.overflows(stage),
+        }))
+    }
+
+    /// Returns the gradient of the network's integers for one result of the target.
+    fn gradient(&self, target: Target, trace: &Trace, place: usize) -> Option<Gradient> {
+        let nodes = &self.model.nodes;
+        let mut open: Vec<Option<Gradient>> = vec![None; nodes.len()];
+        for index in (self.entry.node + 1..=target.node).rev() {
+            let QuantizedOp::Integer(layer) = &nodes[index].op else {
+                continue;
+            };
+            let inputs: Vec<&ArrayD<i64>> = nodes[index]
+                .inputs
+                .iter()
+                .filter_map(|i| trace.tensors[*i].as_ref())
+                .collect();
+            if inputs.len() != nodes[index].inputs.len() {
+                continue;
+            }
+            let gradients = if index == target.node {
+                self.seeded(target, layer, &inputs, place)?
+            } else if let Some(gradient) = open[index].take() {
+                backward(layer, &inputs, gradient)
+            } else {
+                continue;
+            };
+            for (input, gradient) in nodes[index].inputs.iter().zip(gradients) {
+                match &mut open[*input] {
+                    Some(sum) => *sum += &gradient,
+                    none => *none = Some(gradient),
+                }
+            }
+        }
+        open[self.entry.node].take()
+    }
+
+    /// Returns the gradients of the target layer's inputs; `place` counts places of the image,
+    /// from the middle on.
+    fn seeded(
+        &self,
+        target: Target,
+        layer: &quantizer_core::layers::IntegerLayer,
+        inputs: &[&ArrayD<i64>],
+        place: usize,
+    ) -> Option<Vec<Gradient>> {
+        let output = self.model.nodes[target.node].shape.iter().copied();
+        let output: Vec<usize> = std::iter::once(Some(1))
+            .chain(output)
+            .collect::<Option<_>>()?;
+        let extents = stage_extents(layer, inputs, (target.stage, &output));
+        let last = extents.len().checked_sub(1)?;
+        let mut at = vec![0; extents.len()];
+        for (axis, n) in extents.iter().enumerate().take(last).skip(1) {
+            at[axis] = match place.rem_euclid(3) {
+                0 => n.div_euclid(2),
+                1 => 0,
+                _ => n - 1,
+            };
+        }
+        at[last] = target.channel.min(extents[last].checked_sub(1)?);
+        Some(at_stage(layer, inputs, (target.stage, &extents, &at)))
+    }
+
+    /// Returns the input whose elements stand at the ends that push the result outwards.
+    fn extreme(&self, x: &ArrayD<i64>, gradient: Option<&Gradient>, upward: bool) -> ArrayD<i64> {
+        let Some(gradient) = gradient else {
+            return x.clone();
+        };
+        let mut next = x.clone();
+        let n_channels = x.shape().last().copied().unwrap_or(1).max(1);
+        for (i, (v, g)) in next.iter_mut().zip(gradient).enumerate() {
+            let range = self.range(i.rem_euclid(n_channels));
+            let push = if upward { *g } else { -*g };
+            if push > 0.0 {
+                *v = range.hi;
+            } else if push < 0.0 {
+                *v = range.lo;
+            }
+        }
+        next
+    }
+
+    fn range(&self, channel: usize) -> Range {
+        let ranges = self.bounds[self.entry.node]
+            .output
+            .as_deref()
+            .unwrap_or_default();
+        ranges.get(channel).copied().unwrap_or(Range::ZERO)
+    }
+
+    fn middle(&self) -> ArrayD<i64> {
+        self.filled(|range| (range.lo + range.hi).div_euclid(2))
+    }
+
+    fn random_input(&mut self) -> ArrayD<i64> {
+        let mut state = self.random;
+        let x = self.filled(|range| {
+            // SplitMix64: named, portable, and good enough to choose starts.
+            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let z = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            let width = range.hi.abs_diff(range.lo) + 1;
+            range
+                .lo
+                .saturating_add_unsigned((z ^ (z >> 31)).rem_euclid(width))
+        });
+        self.random = state;
+        x
+    }
+
+    fn filled(&self, mut value: impl FnMut(Range) -> i64) -> ArrayD<i64> {
+        let shape = &self.entry.shape;
+        let n_channels = shape.last().copied().unwrap_or(1).max(1);
+        let n: usize = shape.iter().product();
+        let values = (0..n).map(|i| value(self.range(i.rem_euclid(n_channels))));
+        let values = values.collect();
+        ArrayD::from_shape_vec(IxDyn(shape), values).unwrap_or_else(|_| ArrayD::zeros(IxDyn(shape)))
+    }
+
+    fn run(&self, x: &ArrayD<i64>) -> Result<Trace, ModelError> {
+        self.traced(self.network_input(x))
+    }
+
+    fn traced(&self, input: ArrayD<f32>) -> Result<Trace, ModelError> {
+        let mut tensors = vec![None; self.model.nodes.len()];
+        let run = self.executor.run(&input, &mut |index, tensor| {
+            tensors[index] = tensor.integers();
+        })?;
+        Ok(Trace {
+            input,
+            tensors,
+            counters: run.counters,
+        })
+    }
+
+    /// Returns the network input that gives the integers `x`.
+    fn network_input(&self, x: &ArrayD<i64>) -> ArrayD<f32> {
+        let QuantizedOp::InputQuantizer { quantizer, .. } = &self.model.nodes[self.entry.node].op
+        else {
+            return x.mapv(int_to_f32);
+        };
+        let n_channels = x.len_of(Axis(x.ndim() - 1)).max(1);
+        let mut index = 0_usize;
+        x.map(|v| {
+            let c = index;
+            index = (index + 1).rem_euclid(n_channels);
+            let zero = quantizer.zero_point.as_ref().map_or(0, |zero| zero.at(c));
+            mul_pow2(int_to_f32(v - zero), -quantizer.frac_bits.at(c))
+        })
+    }
+}

@@ -1,0 +1,172 @@
+//! The executor equals the scalar definition, integer by integer and count by count.
+
+use akida_sim::{
+    CalibratedGraph, CalibratedNode, CalibratedOp, Executor, QuantizedModel, QuantizedOp, lower,
+};
+use float_model::{Dtype, Input, Layer};
+use ndarray::{ArrayD, IxDyn};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use quantizer_core::layers::IntegerLayer;
+
+use crate::random::{Numbers, graph, pixels, recipes};
+
+/// Runs every layer by its definition on what the executor gave it, and compares.
+fn check(model: &QuantizedModel, input: &ArrayD<f32>) {
+    let mut seen: Vec<Option<ArrayD<i64>>> = vec![None; model.nodes.len()];
+    let run = Executor::new(model)
+        .run(input, &mut |index, tensor| seen[index] = tensor.integers())
+        .unwrap();
+    for (index, node) in model.nodes.iter().enumerate() {
+        let QuantizedOp::Integer(layer) = &node.op else {
+            continue;
+        };
+        let layer: &IntegerLayer = layer;
+        let inputs: Vec<&ArrayD<i64>> = node
+            .inputs
+            .iter()
+            .map(|i| seen[*i].as_ref().unwrap())
+            .collect();
+        let mut counters = quantizer_core::Counters::default();
+        let want = layer.run(&inputs, &mut counters).unwrap();
+        assert_eq!(
+            seen[index].as_ref().unwrap(),
+            &want,
+            "integers of {}",
+            node.name
+        );
+        assert_eq!(run.counters[index], counters, "counts of {}", node.name);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn executor_equals_the_scalar_definition(recipe in recipes(), edge in 0..4_u8) {
+        // Formats can refuse each other: a network that cannot be lowered says so and is no case.
+        let Ok(model) = lower(graph(&recipe)) else { return Ok(()) };
+        check(&model, &pixels(&recipe, edge));
+    }
+}
+
+#[test]
+fn most_random_networks_can_be_lowered() {
+    // Guards the property above against testing nothing.
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let lowered = (0..100)
+        .filter(|_| {
+            let recipe = recipes().new_tree(&mut runner).unwrap().current();
+            lower(graph(&recipe)).is_ok()
+        })
+        .count();
+    assert!(lowered > 40, "only {lowered} of 100 networks were lowered");
+}
+
+#[test]
+fn threads_do_not_change_a_result() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let model = loop {
+        let recipe = recipes().new_tree(&mut runner).unwrap().current();
+        if let Ok(model) = lower(graph(&recipe)) {
+            break model;
+        }
+    };
+    let shape: Vec<usize> = std::iter::once(5)
+        .chain(model.nodes[0].shape.iter().map(|n| n.unwrap()))
+        .collect();
+    let mut numbers = Numbers(3);
+    let x =
+        ArrayD::from_shape_simple_fn(IxDyn(&shape), || ((numbers.next() + 1.0) * 127.0).floor());
+    let run = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
+        pool.install(|| {
+            let run = Executor::new(&model).run(&x, &mut |_, _| ()).unwrap();
+            (run.outputs, run.counters)
+        })
+    };
+    let one = run(1);
+    assert_eq!(run(2), one, "two threads");
+    assert_eq!(run(3), one, "three threads");
+}
+
+#[test]
+fn inputs_that_do_not_fit_are_refused() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let recipe = loop {
+        let recipe = recipes().new_tree(&mut runner).unwrap().current();
+        if lower(graph(&recipe)).is_ok() {
+            break recipe;
+        }
+    };
+    let model = lower(graph(&recipe)).unwrap();
+    let run = |x: ArrayD<f32>| {
+        let error = Executor::new(&model).run(&x, &mut |_, _| ()).unwrap_err();
+        error.to_string()
+    };
+    let (e, c) = (recipe.extent, recipe.channels[0]);
+    assert!(
+        run(ArrayD::zeros(IxDyn(&[1, e + 1, e, c]))).contains("input"),
+        "another extent"
+    );
+    assert!(
+        run(ArrayD::from_elem(IxDyn(&[1, e, e, c]), 256.0)).contains("uint8"),
+        "beyond uint8"
+    );
+    assert!(
+        run(ArrayD::from_elem(IxDyn(&[1, e, e, c]), 0.5)).contains("0.5"),
+        "no integer"
+    );
+    assert!(
+        run(ArrayD::from_elem(IxDyn(&[1, e, e, c]), f32::NAN)).contains("NaN"),
+        "NaN"
+    );
+}
+
+#[test]
+fn structures_that_cannot_be_right_are_refused() {
+    let float = |name: &str, inputs: &[&str], layer: Layer| CalibratedNode {
+        name: name.to_owned(),
+        inputs: inputs.iter().map(|i| (*i).to_owned()).collect(),
+        op: CalibratedOp::Float(Box::new(layer)),
+    };
+    let graph = |nodes: Vec<CalibratedNode>, output: &str| CalibratedGraph {
+        name: "g".to_owned(),
+        nodes,
+        outputs: vec![output.to_owned()],
+    };
+    let input = || {
+        Layer::Input(Input {
+            shape: vec![Some(4)],
+            dtype: Dtype::Float32,
+        })
+    };
+    let circle = graph(
+        vec![
+            float("a", &["b"], Layer::Flatten),
+            float("b", &["a"], Layer::Flatten),
+        ],
+        "a",
+    );
+    assert!(lower(circle).is_err(), "a circle");
+    let double = graph(
+        vec![float("a", &[], input()), float("a", &[], input())],
+        "a",
+    );
+    assert!(lower(double).is_err(), "a double name");
+    let unknown = graph(vec![float("a", &["x"], Layer::Flatten)], "a");
+    assert!(
+        lower(unknown).unwrap_err().to_string().contains('x'),
+        "an unknown input"
+    );
+    let dequantizer = CalibratedNode {
+        name: "d".to_owned(),
+        inputs: vec!["a".to_owned()],
+        op: CalibratedOp::Dequantizer,
+    };
+    let floats = graph(vec![float("a", &[], input()), dequantizer], "d");
+    assert!(lower(floats).is_err(), "a Dequantizer of floats");
+}

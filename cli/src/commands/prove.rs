@@ -1,0 +1,253 @@
+//! `bitproof prove`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use bitproof::akida_sim::prove::{
+    LayerProof, Proof, SearchBudget, StageProof, Verdict, bound, prove, smallest_buffers,
+    with_buffer_bits,
+};
+use bitproof::akida_sim::{QuantizedModel, QuantizedOp};
+use bitproof::load_quantized;
+use bitproof::model_files::write_npy_f32;
+use clap::Args;
+use comfy_table::{Table, presets};
+use serde_json::{Value, json};
+
+use crate::args::{Format, FormatArgs, ModelArgs};
+use crate::{Answer, inputs, progress};
+
+/// Samples that are searched for witnesses, at most.
+const MAX_SAMPLES: usize = 256;
+
+#[derive(Debug, Args)]
+pub(crate) struct ProveArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Prove as if every buffer of the hardware had N bits
+    #[arg(long, value_name = "N")]
+    buffer_bits: Option<u8>,
+    /// Inputs to search for one that overflows, .npy; the first 256 are run
+    #[arg(long, value_name = "FILE")]
+    samples: Option<PathBuf>,
+    /// Write each input that overflows, and each layer input that would, as .npy into this folder
+    #[arg(long, value_name = "DIR")]
+    witness: Option<PathBuf>,
+    /// Write every bound to this file, for `verify-certificate`
+    #[arg(long, value_name = "FILE")]
+    certificate: Option<PathBuf>,
+    /// Print the smallest buffer of each layer that is proved
+    #[arg(long)]
+    smallest: bool,
+    /// Exit with 1 also where an overflow is possible but no input was found
+    #[arg(long)]
+    strict: bool,
+    /// Runs of the network to search each intermediate that may overflow
+    #[arg(long, value_name = "N", default_value_t = 24)]
+    runs: usize,
+    /// Seed of the search
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    format: FormatArgs,
+}
+
+/// Proves that no buffer of a model can overflow, or shows an input that makes one overflow.
+pub(super) fn run(args: &ProveArgs) -> Result<Answer> {
+    let path = args.model.path();
+    let mut model = load_quantized(&path)?;
+    if let Some(bits) = args.buffer_bits {
+        model = with_buffer_bits(&model, bits)?;
+    }
+    let samples = match &args.samples {
+        None => None,
+        Some(path) => Some(inputs::open(path, None)?.next_batch(MAX_SAMPLES)?),
+    };
+    let budget = SearchBudget {
+        runs: args.runs,
+        seed: args.seed,
+    };
+    let mut bar = None;
+    let proof = prove(&model, samples.as_ref(), budget, &mut |done, total| {
+        let bar = bar.get_or_insert_with(|| progress::bar(total, "intermediates"));
+        progress::set(bar, done);
+    })?;
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    if let Some(folder) = &args.witness {
+        write_witnesses(folder, &proof)?;
+    }
+    match args.format.format {
+        Format::Json => println!("{:#}", to_json(&model, &proof, args)),
+        Format::Text => print_text(&model, &proof, args)?,
+    }
+    let refused = proof.is_refuted() || (args.strict && !proof.is_proved());
+    Ok(if refused { Answer::No } else { Answer::Yes })
+}
+
+fn write_witnesses(folder: &Path, proof: &Proof) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    for (layer, stage) in proof.stages() {
+        let name = |what: &str| {
+            let layer = layer.name.replace(['/', '\\', ':'], "_");
+            folder.join(format!("{layer}.{}.{what}.npy", stage.bounds.stage))
+        };
+        match &stage.verdict {
+            Verdict::Refuted(witness) => write_npy_f32(&name("witness"), &witness.input)?,
+            Verdict::Possible {
+                layer_input: Some(input),
+                ..
+            } => {
+                let input = input.mapv(bitproof::quantizer_core::tensor::int_to_f32);
+                write_npy_f32(&name("layer-input"), &input)?;
+            }
+            Verdict::Possible { .. } | Verdict::Proved { .. } | Verdict::ByDesign => {}
+        }
+    }
+    Ok(())
+}
+
+fn print_text(model: &QuantizedModel, proof: &Proof, args: &ProveArgs) -> Result<()> {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["layer", "intermediate", "width", "range", "verdict"]);
+    for (layer, stage) in proof.stages() {
+        let (lo, hi) = span(stage);
+        let verdict = verdict_text(layer, stage);
+        let width = stage.bounds.value_bits.bits().to_string();
+        let stage = stage.bounds.stage.to_string();
+        table.add_row([
+            layer.name.clone(),
+            stage,
+            width,
+            format!("{lo} .. {hi}"),
+            verdict,
+        ]);
+    }
+    println!("{table}");
+    if args.smallest {
+        println!();
+        print_smallest(model)?;
+    }
+    let count = |is: fn(&Verdict) -> bool| proof.stages().filter(|(_, s)| is(&s.verdict)).count();
+    let proved = count(|v| matches!(v, Verdict::Proved { .. }));
+    let refuted = count(|v| matches!(v, Verdict::Refuted(_)));
+    let possible = count(|v| matches!(v, Verdict::Possible { .. }));
+    println!("\n{proved} intermediates proved, {refuted} refuted, {possible} possible");
+    if proof.is_proved() {
+        println!("PROVED: no input can overflow a buffer");
+    } else if proof.is_refuted() {
+        println!("REFUTED: an input overflows a buffer");
+    } else {
+        println!("NOT PROVED: ranges allow an overflow, but no input was found that makes one");
+    }
+    Ok(())
+}
+
+/// Returns the least and the largest value of any channel.
+fn span(stage: &StageProof) -> (i64, i64) {
+    let channels = stage.bounds.channels.iter().copied();
+    let range = channels.reduce(|a, b| a.union(b));
+    range.map_or((0, 0), |range| (range.lo, range.hi))
+}
+
+fn verdict_text(layer: &LayerProof, stage: &StageProof) -> String {
+    let n_over = stage
+        .bounds
+        .channels
+        .iter()
+        .filter(|range| !range.fits(stage.bounds.value_bits))
+        .count();
+    let n_channels = stage.bounds.channels.len();
+    match &stage.verdict {
+        Verdict::Proved { spare_bits } => format!("proved, {spare_bits} bits spare"),
+        Verdict::ByDesign if n_over == 0 => "never clips".to_owned(),
+        Verdict::ByDesign => format!("clips to its format in {n_over} of {n_channels} channels"),
+        Verdict::Refuted(witness) => {
+            let worst = witness
+                .channels
+                .iter()
+                .max_by_key(|(_, v)| v.unsigned_abs());
+            let worst = worst.map_or(String::new(), |(channel, value)| {
+                format!(": channel {channel} reaches {value}")
+            });
+            format!("REFUTED{worst}")
+        }
+        Verdict::Possible { channel, .. } => {
+            let _ = layer;
+            format!("possible in {n_over} of {n_channels} channels, most in {channel}")
+        }
+    }
+}
+
+fn print_smallest(model: &QuantizedModel) -> Result<()> {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header([
+        "layer",
+        "smallest buffer_bitwidth",
+        "of its output quantizer",
+    ]);
+    let show = |bits: Option<u32>| bits.map_or_else(|| "-".to_owned(), |bits| bits.to_string());
+    for (node, bounds) in model.nodes.iter().zip(bound(model)?) {
+        if let QuantizedOp::Integer(layer) = &node.op {
+            let smallest = smallest_buffers(layer, &bounds);
+            let (own, output) = (smallest.layer, smallest.output_quantizer);
+            table.add_row([node.name.clone(), show(own), show(output)]);
+        }
+    }
+    println!("{table}");
+    Ok(())
+}
+
+fn to_json(model: &QuantizedModel, proof: &Proof, args: &ProveArgs) -> Value {
+    let layers: Vec<Value> = proof
+        .layers
+        .iter()
+        .map(|layer| {
+            let stages: Vec<Value> = layer.stages.iter().map(stage_json).collect();
+            json!({ "name": layer.name, "class_name": model.nodes[layer.node].class_name,
+                "stages": stages })
+        })
+        .collect();
+    let verdict = if proof.is_proved() {
+        "proved"
+    } else if proof.is_refuted() {
+        "refuted"
+    } else {
+        "possible"
+    };
+    json!({ "verdict": verdict, "buffer_bits": args.buffer_bits, "layers": layers })
+}
+
+fn stage_json(stage: &StageProof) -> Value {
+    let (lo, hi) = span(stage);
+    let mut entry = json!({
+        "stage": stage.bounds.stage.name(),
+        "value_bits": stage.bounds.value_bits.bits(),
+        "lo": lo,
+        "hi": hi,
+        "channels": stage.bounds.channels.iter().map(|r| json!([r.lo, r.hi])).collect::<Vec<_>>(),
+    });
+    match &stage.verdict {
+        Verdict::Proved { spare_bits } => {
+            entry["verdict"] = json!("proved");
+            entry["spare_bits"] = json!(spare_bits);
+        }
+        Verdict::ByDesign => entry["verdict"] = json!("by_design"),
+        Verdict::Refuted(witness) => {
+            entry["verdict"] = json!("refuted");
+            let channels = witness.channels.iter();
+            let channels =
+                channels.map(|(channel, value)| json!({ "channel": channel, "value": value }));
+            entry["overflows"] = channels.collect();
+        }
+        Verdict::Possible { channel, .. } => {
+            entry["verdict"] = json!("possible");
+            entry["worst_channel"] = json!(channel);
+        }
+    }
+    entry
+}

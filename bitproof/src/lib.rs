@@ -27,8 +27,8 @@ pub use float_model::{self, Graph, GraphBuilder, Summary};
 pub use model_files;
 pub use quantizer_core;
 
-pub use digest::sha256_file;
+pub use digest::{sha256_file, sha256_files};
 pub use error::Error;
 pub use files::{AnyModel, check_save_path, load, load_float, load_quantized, save};
 pub use quantize::{InputQuantizerMode, QuantizeOptions, Quantized, quantize};
-pub use samples::Samples;
+pub use samples::{ChannelOrder, ImageSettings, SampleRole, Samples};

@@ -3,7 +3,7 @@
 use akida_sim::{InputQuantizerSpec, Provenance, QuantizedModel, lower};
 use calibration::{
     BatchPlan, Granularity, InputRange, Observed, ObservedSites, OutputSite, Progress,
-    SampleSource, calibrate, equalize, fold_zero_point, prepare_unsigned_input,
+    SampleSource, Skipped, calibrate, equalize, fold_zero_point, prepare_unsigned_input,
 };
 use config_schema::{
     Axis, ConfigIssue, InputDtype, InputQuantizerConfig, LayerKind, QuantizationParams, Request,
@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 
 use crate::Error;
 use crate::plan::{Ranges, calibrated_graph};
-use crate::samples::{Samples, random_source};
+use crate::samples::{SampleRole, Samples, random_source};
 use crate::topology::topology;
 
 /// Batch size when none is asked for.
@@ -100,6 +100,10 @@ pub struct Quantized {
     pub warnings: Vec<String>,
     /// Batches of the calibration.
     pub batches: BatchPlan,
+    /// Samples that were given.
+    pub n_samples: usize,
+    /// Samples that were left out.
+    pub skipped: Vec<Skipped>,
 }
 
 /// Quantizes `graph`, calibrated on `samples`.
@@ -163,6 +167,8 @@ pub fn quantize(
         explanation,
         warnings,
         batches,
+        n_samples: source.n_samples(),
+        skipped: source.skipped().to_vec(),
     })
 }
 
@@ -176,10 +182,20 @@ fn open_samples(
     graph: &Graph,
     options: &QuantizeOptions,
 ) -> Result<Box<dyn SampleSource>, Error> {
-    if !matches!(samples, Samples::Random) {
-        return samples.open();
-    }
     let (_, input) = sole_input(graph)?;
+    if !samples.is_random() {
+        let declared = &graph.nodes()[input].shape;
+        // Extents that are asked for decide where the model leaves them open.
+        let extents = match &options.input_shape {
+            Some(shape) => shape.iter().copied().map(Some).collect(),
+            None => declared.clone(),
+        };
+        return samples.open(&extents, SampleRole::Calibration);
+    }
+    if let Samples::Preprocessed { .. } | Samples::FiniteOnly(_) = samples {
+        let message = "random samples are integers as they are: no preprocessing";
+        return Err(Error::Invalid(message.to_owned()));
+    }
     let open = || {
         Error::Invalid(
             "the model's input has open extents: give samples or --input-shape".to_owned(),

@@ -92,6 +92,9 @@ pub fn calibrate(
             progress(Progress { done, total });
         }
     }
+    if done == 0 {
+        return Err(CalibrationError::NoSamples);
+    }
     Ok(observers.finish())
 }
 

@@ -1,9 +1,13 @@
 //! The command line.
 
+mod samples;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use samples::{FilterArg, FitArg, OnBadArg, OrderArg, SourceArgs};
 
 /// Short flags of several letters that QuantizeML's own command has, and ours for them.
 const LONG_SHORTS: [(&str, &str); 6] = [
@@ -181,12 +185,12 @@ pub(crate) struct BitArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct SampleArgs {
-    /// Calibration samples, .npy or .npz (array `x_train` or the only one); random ones if absent [-sa]
-    #[arg(long, value_name = "FILE")]
+    /// Calibration samples: .npy, .npz (array `x_train` or the only one), a raw file, a folder or a
+    /// quoted pattern of PNG and JPEG images; random ones if absent [-sa]
+    #[arg(long, value_name = "PLACE")]
     pub(crate) samples: Option<PathBuf>,
-    /// Name of the array in a .npz file
-    #[arg(long, value_name = "NAME")]
-    pub(crate) samples_key: Option<String>,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
     /// Number of samples to use [default: all; 1024 random ones] [-ns]
     #[arg(long, value_name = "N")]
     pub(crate) num_samples: Option<usize>,
@@ -216,9 +220,11 @@ pub(crate) enum InputQuantizerArg {
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// Inputs, .npy, `[batch, ...]`
-    #[arg(long, value_name = "FILE")]
+    /// Inputs: .npy or .npz, `[batch, ...]`, a raw file, a folder or a quoted pattern of images
+    #[arg(long, value_name = "PLACE")]
     pub(crate) inputs: PathBuf,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
     /// Where to write the outputs, .npy
     #[arg(long, value_name = "FILE")]
     pub(crate) outputs: Option<PathBuf>,
@@ -233,13 +239,14 @@ pub(crate) struct RunArgs {
 pub(crate) struct EvalArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// Labelled data, .npz with the arrays `x_test` and `y_test`
-    #[arg(long, value_name = "FILE", required_unless_present_all = ["images", "labels"])]
+    /// Labelled data: .npz with the arrays `x_test` and `y_test`, or a folder that holds a folder of
+    /// images for each class
+    #[arg(long, value_name = "PLACE", required_unless_present_all = ["images", "labels"])]
     pub(crate) data: Option<PathBuf>,
-    /// Images, .npy, instead of --data
+    /// Images, as `run --inputs` takes them, instead of --data
     #[arg(
         long,
-        value_name = "FILE",
+        value_name = "PLACE",
         requires = "labels",
         conflicts_with = "data"
     )]
@@ -252,6 +259,8 @@ pub(crate) struct EvalArgs {
         conflicts_with = "data"
     )]
     pub(crate) labels: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
     /// The float model to compare with
     #[arg(long, value_name = "MODEL")]
     pub(crate) float: Option<PathBuf>,

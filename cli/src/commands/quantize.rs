@@ -9,12 +9,12 @@ use bitproof::config_schema::{InputDtype, Strictness};
 use bitproof::float_model::{HardwareRewrites, RewriteEvent};
 use bitproof::{
     InputQuantizerMode, ParamValues, QuantizationParams, QuantizeOptions, Quantized, Samples,
-    check_save_path, load_float, quantize, save, sha256_file,
+    check_save_path, load_float, quantize, save, sha256_file, sha256_files,
 };
 use serde_json::{Map, Value, json};
 
-use crate::args::{Format, InputQuantizerArg, QuantizeArgs};
-use crate::progress;
+use crate::args::{Format, InputQuantizerArg, QuantizeArgs, SampleArgs};
+use crate::progress::Meter;
 
 /// Quantizes a float model and writes the result.
 pub(super) fn run(args: &QuantizeArgs) -> Result<()> {
@@ -27,29 +27,26 @@ pub(super) fn run(args: &QuantizeArgs) -> Result<()> {
     check_save_path(&save_path)?;
     let options = options(args)?;
     let graph = load_float(&model_path)?;
-    let samples = match &args.samples.samples {
-        None => Samples::Random,
-        Some(path) => Samples::File {
-            path: path.clone(),
-            key: args.samples.samples_key.clone(),
-        },
-    };
+    let samples = samples(&args.samples)?;
+    let digested = samples.clone();
     if args.samples.samples.is_none() && args.format.format == Format::Text {
         eprintln!(
             "note: no --samples: calibrating on random samples, seed {}",
             options.seed
         );
     }
-    let bar = progress::bar(0, "samples");
+    let mut meter = Meter::new(0, crate::samples::unit(&samples));
     let quantized = quantize(graph, samples, &options, &mut |p| {
-        bar.set_length(u64::try_from(p.total).unwrap_or(u64::MAX));
-        progress::set(&bar, p.done);
+        meter.set(p.done, p.total);
     });
-    bar.finish_and_clear();
+    match (&quantized, args.format.format) {
+        (Ok(_), Format::Text) => meter.finish_aloud(),
+        (Ok(_), Format::Json) | (Err(_), _) => meter.finish(),
+    };
     let mut quantized = quantized?;
     let provenance = &mut quantized.model.provenance;
     provenance.model_digest = Some(digest(&model_path)?);
-    provenance.samples_digest = args.samples.samples.as_deref().map(digest).transpose()?;
+    provenance.samples_digest = samples_digest(&digested)?;
     provenance.config_digest = args.q_config.as_deref().map(digest).transpose()?;
     save(&quantized.model, &save_path)?;
     report(args, &quantized, &save_path, start.elapsed().as_secs_f64());
@@ -58,6 +55,26 @@ pub(super) fn run(args: &QuantizeArgs) -> Result<()> {
 
 fn digest(path: &Path) -> Result<String> {
     sha256_file(path).with_context(|| path.display().to_string())
+}
+
+/// Returns the digest of the samples' files, none of random ones.
+fn samples_digest(samples: &Samples) -> Result<Option<String>> {
+    let files = samples.files();
+    if files.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(sha256_files(&files)?))
+}
+
+/// Returns the calibration samples.
+fn samples(args: &SampleArgs) -> Result<Samples> {
+    match &args.samples {
+        Some(place) => crate::samples::at(place, &args.source),
+        None => {
+            crate::samples::refuse_all("random samples", &args.source)?;
+            Ok(Samples::Random)
+        }
+    }
 }
 
 /// Returns the model's path with the extension of our own format.
@@ -132,6 +149,7 @@ fn report(args: &QuantizeArgs, quantized: &Quantized, path: &Path, seconds: f64)
     if args.explain {
         explain(quantized);
     }
+    crate::samples::warn_skipped(&quantized.skipped, quantized.n_samples);
     for warning in &quantized.warnings {
         eprintln!("warning: {warning}");
     }
@@ -178,6 +196,10 @@ fn to_json(quantized: &Quantized, path: &Path) -> Value {
         "rewrites_refused": events(&quantized.refused),
         "explanation": quantized.explanation,
         "warnings": quantized.warnings,
+        "samples": {
+            "given": quantized.n_samples,
+            "skipped": quantized.skipped.iter().map(|s| s.message.as_str()).collect::<Vec<&str>>(),
+        },
         "batches": {
             "batch_size": batches.batch_size, "steps": batches.steps, "epochs": batches.epochs,
         },

@@ -1,7 +1,6 @@
 //! `bitproof run`.
 
 use std::path::Path;
-use std::time::Instant;
 
 use anyhow::Result;
 use bitproof::model_files::{NpzWriter, write_npy_f32};
@@ -11,21 +10,22 @@ use ndarray::{ArrayD, Axis, IxDyn};
 use serde_json::{Value, json};
 
 use crate::args::{Format, RunArgs};
-use crate::{inputs, progress};
+use crate::progress::Meter;
+use crate::{inputs, samples};
 
 /// Runs a quantized model on inputs.
 pub(super) fn run(args: &RunArgs) -> Result<()> {
     let model = load_quantized(&args.model.path())?;
     let executor = Executor::new(&model);
-    let mut reader = inputs::open(&args.inputs, None)?;
-    let total = reader.shape().first().copied().unwrap_or(0);
-    let bar = progress::bar(total, "items");
+    let samples = samples::at(&args.inputs, &args.source)?;
+    let mut source = inputs::open(samples, &inputs::quantized_input(&model)?)?;
+    let total = source.n_samples();
+    let mut meter = Meter::new(total, "items");
     let mut dump = args.dump_layers.is_some().then(|| Dump::new(&model));
     let mut counters = vec![Counters::default(); model.nodes.len()];
     let mut outputs: Vec<ArrayD<f32>> = Vec::new();
     let mut done = 0;
-    let start = Instant::now();
-    inputs::each_batch(&mut reader, |batch| {
+    inputs::each_batch(source.as_mut(), |batch, _| {
         let run = executor.run(batch, &mut |index, tensor| {
             if let Some(dump) = &mut dump {
                 dump.add(index, tensor);
@@ -35,20 +35,22 @@ pub(super) fn run(args: &RunArgs) -> Result<()> {
             .iter_mut()
             .zip(&run.counters)
             .for_each(|(all, batch)| all.merge(batch));
-        outputs.push(inputs::first_output(&run.outputs)?);
+        if args.outputs.is_some() {
+            outputs.push(inputs::first_output(&run.outputs)?);
+        }
         done += batch.len_of(Axis(0));
-        progress::set(&bar, done);
+        meter.set(done, total);
         Ok(())
     })?;
-    bar.finish_and_clear();
-    let seconds = start.elapsed().as_secs_f64();
+    let seconds = meter.finish();
+    samples::warn_skipped(source.skipped(), total);
     if let Some(path) = &args.outputs {
         write_npy_f32(path, &joined(&outputs)?)?;
     }
     if let (Some(dump), Some(path)) = (&dump, &args.dump_layers) {
         dump.write(path)?;
     }
-    report(args.format.format, &model, &counters, (total, seconds));
+    report(args.format.format, &model, &counters, (done, seconds));
     Ok(())
 }
 

@@ -172,7 +172,11 @@ fn image_flags(args: &SourceArgs) -> [(&'static str, bool); 5] {
 
 /// Returns what samples are called.
 pub(crate) fn unit(samples: &Samples) -> &'static str {
-    if samples.are_images() { "images" } else { "samples" }
+    if samples.are_images() {
+        "images"
+    } else {
+        "samples"
+    }
 }
 
 /// Says on stderr how many files are no images.

@@ -5,11 +5,13 @@ mod elementwise;
 mod entry;
 mod epilogue;
 mod linear;
+mod sequence;
 mod tensor;
 mod weights;
 
-use float_model::{Dtype, apply};
+use float_model::{Dtype, GraphMemory, apply_step};
 use ndarray::ArrayD;
+use quantizer_core::layers::Memory;
 use quantizer_core::log2::mul_pow2;
 use quantizer_core::quantizers::InputQuantizer;
 use quantizer_core::round::round_half_even;
@@ -39,6 +41,15 @@ pub struct Executor<'m> {
 struct NodePlan {
     storage: Option<Storage>,
     linear: Option<LinearPlan>,
+}
+
+/// What the temporal layers of a model remember between the steps of a sequence.
+///
+/// A new one is empty: so are the buffers of a device after its reset.
+#[derive(Clone, Debug, Default)]
+pub struct ModelMemory {
+    integers: Vec<Memory>,
+    floats: GraphMemory,
 }
 
 /// The result of a run.
@@ -81,7 +92,8 @@ impl<'m> Executor<'m> {
     /// Returns the outputs for `input`, `[batch, ...]`; integer inputs hold whole numbers.
     ///
     /// `observer` is called once for each layer with its index and output, in the order of the
-    /// model's nodes. A tensor is freed after the last layer that takes it.
+    /// model's nodes. A tensor is freed after the last layer that takes it. Temporal layers start
+    /// from an empty memory: see [`run_step`](Self::run_step).
     ///
     /// # Errors
     ///
@@ -92,6 +104,25 @@ impl<'m> Executor<'m> {
         input: &ArrayD<f32>,
         observer: &mut dyn FnMut(usize, &Tensor),
     ) -> Result<Run, ModelError> {
+        self.run_step(input, &mut ModelMemory::default(), observer)
+    }
+
+    /// Returns the outputs for the next step of a sequence, as [`run`](Self::run).
+    ///
+    /// Item `i` of each batch continues item `i` of the batch before.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`run`](Self::run), and a batch of other extents than the one before.
+    pub fn run_step(
+        &self,
+        input: &ArrayD<f32>,
+        memory: &mut ModelMemory,
+        observer: &mut dyn FnMut(usize, &Tensor),
+    ) -> Result<Run, ModelError> {
+        memory
+            .integers
+            .resize_with(self.model.nodes.len(), Memory::default);
         let nodes = &self.model.nodes;
         let mut n_uses = count_uses(self.model);
         let mut tensors: Vec<Option<Tensor>> = nodes.iter().map(|_| None).collect();
@@ -103,7 +134,7 @@ impl<'m> Executor<'m> {
                 .iter()
                 .filter_map(|i| tensors[*i].as_ref())
                 .collect();
-            let output = self.run_node(index, &inputs, input, &mut counters[index])?;
+            let output = self.run_node(index, &inputs, input, memory, &mut counters[index])?;
             observer(index, &output);
             tensors[index] = Some(output);
             for i in &node.inputs {
@@ -127,6 +158,7 @@ impl<'m> Executor<'m> {
         index: usize,
         inputs: &[&Tensor],
         input: &ArrayD<f32>,
+        memory: &mut ModelMemory,
         counters: &mut Counters,
     ) -> Result<Tensor, ModelError> {
         let node = &self.model.nodes[index];
@@ -141,12 +173,19 @@ impl<'m> Executor<'m> {
             QuantizedOp::Float(layer) => {
                 let arrays: Vec<ArrayD<f32>> = inputs.iter().map(|x| x.floats()).collect();
                 let arrays: Vec<&ArrayD<f32>> = arrays.iter().collect();
-                Ok(Tensor::from_floats(apply(&node.name, layer, &arrays)?))
+                let output = apply_step(&node.name, layer, &arrays, (&mut memory.floats, index))?;
+                Ok(Tensor::from_floats(output))
             }
-            QuantizedOp::Integer(layer) => match &plan.linear {
-                Some(linear) => linear.run(&node.name, layer, inputs[0], counters),
-                None => elementwise::run(&node.name, layer, &node.shape, inputs, storage, counters),
-            },
+            QuantizedOp::Integer(layer) => {
+                let memory = &mut memory.integers[index];
+                match &plan.linear {
+                    Some(linear) => linear.run(&node.name, layer, inputs[0], memory, counters),
+                    None => {
+                        let state = (memory, counters);
+                        elementwise::run(node, layer, inputs, storage, state)
+                    }
+                }
+            }
         }
     }
 }
@@ -252,10 +291,10 @@ fn quantize_input(
             let channel = i.rem_euclid(n_channels);
             let rounded = round_half_even(mul_pow2(*x, quantizer.frac_bits.at(channel)));
             let bits = quantizer.value_bits;
-            let v = epilogue::saturate(rounded, bits, &mut counts[0]);
+            let v = counts[0].saturate(rounded, bits);
             T::narrow(match &quantizer.zero_point {
                 None => v,
-                Some(zero) => epilogue::saturate(v + zero.at(channel), bits, &mut counts[1]),
+                Some(zero) => counts[1].saturate(v + zero.at(channel), bits),
             })
         });
         T::values(integers.collect())

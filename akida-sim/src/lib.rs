@@ -15,6 +15,6 @@ pub use calibrated::{
     CalibratedGraph, CalibratedNode, CalibratedOp, InputQuantizerSpec, OutputRanges, QuantizedLayer,
 };
 pub use error::ModelError;
-pub use exec::{Executor, Run, Tensor, Values};
+pub use exec::{Executor, ModelMemory, Run, Tensor, Values};
 pub use lower::lower;
 pub use model::{InputKind, Provenance, QuantizedModel, QuantizedNode, QuantizedOp};

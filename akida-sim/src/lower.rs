@@ -1,6 +1,8 @@
 //! From a calibrated graph to integers.
 
 mod integer;
+mod quantizers;
+mod weighted;
 
 use std::collections::BTreeMap;
 

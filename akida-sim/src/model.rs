@@ -133,12 +133,25 @@ impl QuantizedNode {
                 bits(depthwise.kernel.len(), "dw_weight_quantizer")
                     + bits(pointwise.len(), "pw_weight_quantizer")
             }
-            IntegerOp::Dense { kernel } => bits(kernel.len(), "weight_quantizer"),
+            IntegerOp::Conv2DTranspose(op) => bits(op.kernel.len(), "weight_quantizer"),
+            IntegerOp::DepthwiseConv2DTranspose(op) => bits(op.kernel.len(), "weight_quantizer"),
+            IntegerOp::Dense { kernel }
+            | IntegerOp::StatefulProjection { kernel, .. }
+            | IntegerOp::BufferTempConv { kernel, .. }
+            | IntegerOp::DepthwiseBufferTempConv { kernel } => {
+                bits(kernel.len(), "weight_quantizer")
+            }
+            IntegerOp::StatefulRecurrent(op) => {
+                bits(op.factors.iter().map(Vec::len).sum(), "a_quantizer")
+            }
             IntegerOp::ReLU { .. }
             | IntegerOp::MaxPool2D(_)
             | IntegerOp::GlobalAveragePooling2D { .. }
             | IntegerOp::Add
-            | IntegerOp::Concatenate
+            | IntegerOp::LookUp { .. }
+            | IntegerOp::Concatenate(_)
+            | IntegerOp::Permute { .. }
+            | IntegerOp::ExtractToken { .. }
             | IntegerOp::Flatten
             | IntegerOp::Reshape { .. }
             | IntegerOp::Identity => 0,
@@ -188,6 +201,26 @@ impl QuantizedModel {
     #[must_use]
     pub fn weight_bits(&self) -> u64 {
         self.nodes.iter().map(QuantizedNode::weight_bits).sum()
+    }
+
+    /// Returns whether a layer remembers earlier steps of a sequence.
+    #[must_use]
+    pub fn is_temporal(&self) -> bool {
+        let temporal = |op: &IntegerOp| {
+            matches!(
+                op,
+                IntegerOp::BufferTempConv { .. }
+                    | IntegerOp::DepthwiseBufferTempConv { .. }
+                    | IntegerOp::StatefulRecurrent(_)
+            )
+        };
+        self.nodes.iter().any(|node| match &node.op {
+            QuantizedOp::Integer(layer) => temporal(&layer.op),
+            QuantizedOp::Float(layer) => layer.is_temporal(),
+            QuantizedOp::Input(_)
+            | QuantizedOp::InputQuantizer { .. }
+            | QuantizedOp::Dequantizer(_) => false,
+        })
     }
 
     /// Returns the node called `name`.

@@ -1,11 +1,14 @@
 //! Checks of a model that did not come from [`lower`](crate::lower): nothing may panic later.
 
+mod operations;
+
 use float_model::{Shape, infer_shape};
-use quantizer_core::layers::{Border, DepthwiseOp, IntegerLayer, IntegerOp, check_accumulator};
-use quantizer_core::{NumericsError, PerAxis, QFormat, ValueBits};
+use quantizer_core::layers::IntegerLayer;
+use quantizer_core::{PerAxis, QFormat};
 
 use crate::ModelError;
 use crate::model::{InputKind, QuantizedModel, QuantizedNode, QuantizedOp};
+use operations::{check_operation, result_shape};
 
 /// Shifts and binary points beyond this come from no quantizer.
 const MAX_SHIFT: u32 = 300;
@@ -92,7 +95,6 @@ fn check_integer(node: &QuantizedNode, layer: &IntegerLayer, inputs: &[&Quantize
     ensure(inputs.len() == layer.entries.len(), || {
         format!("{} inputs", inputs.len())
     })?;
-    let mut entered = Vec::with_capacity(inputs.len());
     for (input, entry) in inputs.iter().zip(&layer.entries) {
         let format = input
             .format()
@@ -102,12 +104,11 @@ fn check_integer(node: &QuantizedNode, layer: &IntegerLayer, inputs: &[&Quantize
         })?;
         check_length(&entry.shift, channels(&input.shape))?;
         check_shifts(entry.shift.as_slice().iter().copied())?;
-        entered.push(entry.value_bits);
     }
     let first = inputs.first().ok_or_else(|| "no input".to_owned())?;
     let shape = result_shape(&layer.op, inputs)?;
     same_shape(&node.shape, &shape)?;
-    check_op(&layer.op, &first.shape, entered[0])?;
+    check_operation(layer, &first.shape)?;
     let n_channels = channels(&node.shape);
     check_format(&layer.inner, &node.shape)?;
     check_format(&layer.format, &node.shape)?;
@@ -138,174 +139,6 @@ fn check_integer(node: &QuantizedNode, layer: &IntegerLayer, inputs: &[&Quantize
             Ok(())
         }
     }
-}
-
-fn check_op(op: &IntegerOp, input: &Shape, bits: ValueBits) -> Checked {
-    // Kernels hold at most 31 bits and a sign; sums must fit in 62 bits.
-    let sums = |weights: &mut dyn Iterator<Item = &i32>, n_terms: usize| {
-        let widest = weights.fold(1, |widest: u32, w| widest.max(w.unsigned_abs()));
-        let width = u8::try_from(32 - widest.leading_zeros()).unwrap_or(32);
-        let width = ValueBits::new(width).map_err(|e| e.to_string())?;
-        check_accumulator(bits, width, n_terms).map_err(|e: NumericsError| e.to_string())?;
-        ensure(bits.bits() <= 31, || {
-            "inputs of more than 31 bits".to_owned()
-        })
-    };
-    match op {
-        IntegerOp::Conv2D(op) => {
-            let (kh, kw, c, _) = op.kernel.dim();
-            if let Border::Value(values) = &op.border {
-                check_length(values, c)?;
-                let inside = values.as_slice().iter().all(|v| bits.contains(*v));
-                ensure(inside, || "a border beyond its width".to_owned())?;
-            }
-            sums(&mut op.kernel.iter(), kh * kw * c)
-        }
-        IntegerOp::DepthwiseConv2D(op) => {
-            let (kh, kw, _) = op.kernel.dim();
-            sums(&mut op.kernel.iter(), kh * kw)
-        }
-        IntegerOp::SeparableConv2D {
-            depthwise,
-            pointwise,
-        } => {
-            let (kh, kw, _) = depthwise.kernel.dim();
-            sums(&mut depthwise.kernel.iter(), kh * kw)?;
-            sums(&mut pointwise.iter(), pointwise.nrows())
-        }
-        IntegerOp::Dense { kernel } => sums(&mut kernel.iter(), kernel.nrows()),
-        IntegerOp::ReLU { max: Some(max) } => {
-            check_length(max, channels(input))?;
-            ensure(max.as_slice().iter().all(|m| *m >= 0), || {
-                "a negative clip".to_owned()
-            })
-        }
-        IntegerOp::ReLU { max: None }
-        | IntegerOp::MaxPool2D(_)
-        | IntegerOp::GlobalAveragePooling2D { .. }
-        | IntegerOp::Add
-        | IntegerOp::Concatenate
-        | IntegerOp::Flatten
-        | IntegerOp::Reshape { .. }
-        | IntegerOp::Identity => Ok(()),
-    }
-}
-
-/// Returns the output shape of an operation for the shapes of its inputs.
-fn result_shape(op: &IntegerOp, inputs: &[&QuantizedNode]) -> Result<Shape, String> {
-    let x = &inputs[0].shape;
-    match op {
-        IntegerOp::Conv2D(op) => {
-            let (kh, kw, c, filters) = op.kernel.dim();
-            expect_channels(x, c)?;
-            let border = match &op.border {
-                Border::Valid => Some(float_model::Padding::Valid),
-                Border::Same => Some(float_model::Padding::Same),
-                Border::Value(_) => None,
-            };
-            window_shape(x, [kh, kw], [op.strides, op.dilation], border, filters)
-        }
-        IntegerOp::DepthwiseConv2D(op) => depthwise_shape(x, op, op.kernel.dim().2),
-        IntegerOp::SeparableConv2D {
-            depthwise,
-            pointwise,
-        } => {
-            let inner = depthwise.kernel.dim().2;
-            ensure(pointwise.nrows() == inner, || {
-                "kernels that do not fit".to_owned()
-            })?;
-            depthwise_shape(x, depthwise, pointwise.ncols())
-        }
-        IntegerOp::Dense { kernel } => {
-            expect_channels(x, kernel.nrows())?;
-            let leading = x.iter().take(x.len().saturating_sub(1)).copied();
-            Ok(leading.chain([Some(kernel.ncols())]).collect())
-        }
-        IntegerOp::MaxPool2D(op) => window_shape(
-            x,
-            op.pool_size,
-            [op.strides, [1, 1]],
-            Some(op.padding),
-            channels(x),
-        ),
-        IntegerOp::GlobalAveragePooling2D { keepdims } => {
-            ensure(x.len() == 3, || "expects an image".to_owned())?;
-            let c = x[2];
-            Ok(if *keepdims {
-                vec![Some(1), Some(1), c]
-            } else {
-                vec![c]
-            })
-        }
-        IntegerOp::Add => {
-            ensure(inputs.len() == 2, || "takes two inputs".to_owned())?;
-            same_shape(x, &inputs[1].shape)?;
-            Ok(x.clone())
-        }
-        IntegerOp::Concatenate => {
-            ensure(inputs.len() == 2, || "takes two inputs".to_owned())?;
-            let (a, b) = (x.split_last(), inputs[1].shape.split_last());
-            let ((a, leading), (b, other)) = a.zip(b).ok_or("has no channels")?;
-            ensure(leading == other, || "inputs of other extents".to_owned())?;
-            let total = a.zip(*b).map(|(a, b)| a + b);
-            Ok(leading.iter().copied().chain([total]).collect())
-        }
-        IntegerOp::Flatten => {
-            let layer = float_model::Layer::Flatten;
-            infer_shape("flatten", &layer, &[x]).map_err(|e| e.to_string())
-        }
-        IntegerOp::Reshape { target_shape } => {
-            let layer = float_model::Layer::Reshape {
-                target_shape: target_shape.clone(),
-            };
-            infer_shape("reshape", &layer, &[x]).map_err(|e| e.to_string())
-        }
-        IntegerOp::ReLU { .. } | IntegerOp::Identity => Ok(x.clone()),
-    }
-}
-
-fn depthwise_shape(x: &Shape, op: &DepthwiseOp, filters: usize) -> Result<Shape, String> {
-    let (kh, kw, c) = op.kernel.dim();
-    expect_channels(x, c)?;
-    window_shape(
-        x,
-        [kh, kw],
-        [op.strides, op.dilation],
-        Some(op.padding),
-        filters,
-    )
-}
-
-/// Returns the shape of a sliding window; no padding rule means a border of values.
-fn window_shape(
-    x: &Shape,
-    kernel: [usize; 2],
-    [strides, dilation]: [[usize; 2]; 2],
-    padding: Option<float_model::Padding>,
-    filters: usize,
-) -> Result<Shape, String> {
-    use quantizer_core::geometry::{same_pads, window_extent};
-    ensure(x.len() == 3, || "expects an image".to_owned())?;
-    let mut shape = Vec::with_capacity(3);
-    for axis in 0..2 {
-        let (k, s, d) = (kernel[axis], strides[axis], dilation[axis]);
-        let sane = [k, s, d].iter().all(|n| (1..=MAX_EXTENT).contains(n));
-        ensure(sane, || "a kernel, stride or dilation of zero".to_owned())?;
-        shape.push(match (x[axis], padding) {
-            (None, _) => None,
-            (Some(n), Some(padding)) => {
-                Some(window_extent(n, k, s, d, padding).ok_or("a window that does not fit")?)
-            }
-            (Some(n), None) => {
-                let (before, after) = same_pads(n, k, s, 1);
-                let padded = n + before + after;
-                let valid = float_model::Padding::Valid;
-                Some(window_extent(padded, k, s, d, valid).ok_or("a window that does not fit")?)
-            }
-        });
-    }
-    shape.push(Some(filters));
-    Ok(shape)
 }
 
 fn check_format(format: &QFormat, shape: &Shape) -> Checked {

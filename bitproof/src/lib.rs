@@ -20,7 +20,7 @@ mod quantize;
 mod samples;
 mod topology;
 
-pub use akida_sim::{self, Executor, QuantizedModel, Tensor};
+pub use akida_sim::{self, Executor, ModelMemory, QuantizedModel, Run, Tensor};
 pub use calibration::{self, Progress};
 pub use config_schema::{self, ParamValues, QuantizationParams};
 pub use float_model::{self, Graph, GraphBuilder, Summary};

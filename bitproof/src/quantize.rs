@@ -139,7 +139,7 @@ pub fn quantize(
     };
     let resolved = resolve(&topology, &request)?;
     let (graph, input) = prepare_input(graph, &topology, source.as_ref(), options)?;
-    let batches = batch_plan(source.as_ref(), options)?;
+    let batches = batch_plan(&graph, source.as_ref(), options)?;
     let sites = sites(&resolved, input.as_ref());
     let observed = calibrate(&graph, &sites, source.as_mut(), &batches, progress)?;
     let mut warnings = warnings(&resolved, &sites, source.as_ref());
@@ -318,10 +318,36 @@ const fn raw_dtype(dtype: InputDtype) -> Dtype {
     }
 }
 
-fn batch_plan(source: &dyn SampleSource, options: &QuantizeOptions) -> Result<BatchPlan, Error> {
+/// Returns the batches of the calibration.
+///
+/// Samples of a network of frames are steps of `batch_size` sequences, taken in turn; those of a
+/// recurrent one are sequences, all of them at once.
+fn batch_plan(
+    graph: &Graph,
+    source: &dyn SampleSource,
+    options: &QuantizeOptions,
+) -> Result<BatchPlan, Error> {
     let available = source.n_samples();
     let num_samples = options.num_samples.unwrap_or(available);
-    let batch_size = options.batch_size.unwrap_or(DEFAULT_BATCH_SIZE);
+    let layers = || graph.nodes().iter().map(|node| &node.layer);
+    let is_recurrent = |layer: &Layer| matches!(layer, Layer::StatefulRecurrent(_));
+    let batch_size = if layers().any(is_recurrent) {
+        num_samples
+    } else if layers().any(Layer::is_temporal) {
+        let batch_size = options.batch_size.unwrap_or(1);
+        if num_samples
+            .checked_rem(batch_size)
+            .is_some_and(|rest| rest != 0)
+        {
+            return Err(Error::Invalid(format!(
+                "{num_samples} samples are no whole number of batches of {batch_size}: the \
+                 samples of a temporal model are the frames of as many sequences as a batch holds"
+            )));
+        }
+        batch_size
+    } else {
+        options.batch_size.unwrap_or(DEFAULT_BATCH_SIZE)
+    };
     Ok(BatchPlan::new(
         available,
         num_samples,
@@ -412,8 +438,8 @@ fn settle(
             };
             let quantizer = config.output_quantizer.as_ref()?;
             let range = outputs.get(&layer.name)?.clone();
-            // Sums of an Add have no float scales: their quantizer only shifts.
-            let scaled = info.kind != LayerKind::Add;
+            // These sums have no float scales: their quantizer only shifts.
+            let scaled = !matches!(info.kind, LayerKind::Add | LayerKind::StatefulRecurrent);
             let (layer, bitwidth) = (layer.name.clone(), quantizer.bitwidth);
             Some(OutputSite {
                 layer,

@@ -32,6 +32,10 @@ fn kind(layer: &Layer) -> LayerKind {
         Layer::Conv2DTranspose(_) => LayerKind::Conv2DTranspose,
         Layer::DepthwiseConv2DTranspose(_) => LayerKind::DepthwiseConv2DTranspose,
         Layer::Dense(_) => LayerKind::Dense,
+        Layer::StatefulProjection(_) => LayerKind::StatefulProjection,
+        Layer::BufferTempConv(_) => LayerKind::BufferTempConv,
+        Layer::DepthwiseBufferTempConv(_) => LayerKind::DepthwiseBufferTempConv,
+        Layer::StatefulRecurrent(_) => LayerKind::StatefulRecurrent,
         Layer::ReLU(_) => LayerKind::ReLU,
         Layer::Activation(
             Activation::Gelu { .. }
@@ -47,6 +51,7 @@ fn kind(layer: &Layer) -> LayerKind {
         Layer::Flatten => LayerKind::Flatten,
         Layer::Reshape { .. } => LayerKind::Reshape,
         Layer::Permute { .. } => LayerKind::Permute,
+        Layer::ExtractToken { .. } => LayerKind::ExtractToken,
         Layer::Dropout { .. } => LayerKind::Dropout,
         Layer::BatchNormalization(_)
         | Layer::LeakyReLU { .. }
@@ -83,25 +88,15 @@ fn float_only(node: &Node) -> Option<String> {
         Layer::Add(_) | Layer::Concatenate { .. } if node.inputs.len() != 2 => {
             format!("it takes {} inputs, not two", node.inputs.len())
         }
-        Layer::Concatenate { axis } if *axis != -1 && !is_last(*axis, node) => {
-            format!("it concatenates axis {axis}, not the last one")
-        }
         Layer::Rescaling(rescaling) if !is_plain(&rescaling.scale, &rescaling.offset) => {
             "its scale or offset could not be folded".to_owned()
         }
-        Layer::Conv2DTranspose(_)
-        | Layer::DepthwiseConv2DTranspose(_)
-        | Layer::Permute { .. }
-        | Layer::Activation(_) => {
-            format!("an integer {} is not implemented", node.layer.class_name())
+        Layer::DepthwiseConv2DTranspose(conv) if conv.strides != [2, 2] => {
+            format!("it has strides {:?}, not 2", conv.strides)
         }
         _ => return None,
     };
     Some(reason)
-}
-
-fn is_last(axis: isize, node: &Node) -> bool {
-    usize::try_from(axis) == Ok(node.shape.len())
 }
 
 fn is_zero(x: f32) -> bool {

@@ -132,13 +132,24 @@ fn successor(
             | Layer::SeparableConv2D(_)
             | Layer::DepthwiseConv2D(_)
             | Layer::DepthwiseConv2DTranspose(_)
-            | Layer::Dense(_) => {
+            | Layer::Dense(_)
+            | Layer::StatefulProjection(_) => {
                 return spread(range, &node.layer).map(|spread| Successor {
                     layer: *next,
                     spread,
                 });
             }
+            // A rate for each channel would have to repeat with the frames: left out, as in the
+            // reference.
+            Layer::BufferTempConv(_) | Layer::DepthwiseBufferTempConv(_) => {
+                return range.is_per_tensor().then_some(Successor {
+                    layer: *next,
+                    spread: 1,
+                });
+            }
             Layer::Input(_)
+            | Layer::StatefulRecurrent(_)
+            | Layer::ExtractToken { .. }
             | Layer::BatchNormalization(_)
             | Layer::ReLU(_)
             | Layer::LeakyReLU { .. }
@@ -170,6 +181,7 @@ fn spread(range: &PerAxis<f32>, layer: &Layer) -> Option<usize> {
         Layer::SeparableConv2D(conv) => conv.depthwise_kernel.dim().2,
         Layer::Conv2DTranspose(conv) => conv.kernel.dim().3,
         Layer::Dense(dense) => dense.kernel.dim().0,
+        Layer::StatefulProjection(projection) => projection.dense.kernel.dim().0,
         _ => return None,
     };
     match range {
@@ -207,6 +219,9 @@ fn divide(draft: &mut Draft, name: &str, rate: &PerAxis<f32>, spread: usize) {
         Layer::SeparableConv2D(conv) => (conv.depthwise_kernel.view_mut().into_dyn(), 2),
         Layer::Conv2DTranspose(conv) => (conv.kernel.view_mut().into_dyn(), 3),
         Layer::Dense(dense) => (dense.kernel.view_mut().into_dyn(), 0),
+        Layer::StatefulProjection(projection) => (projection.dense.kernel.view_mut().into_dyn(), 0),
+        Layer::BufferTempConv(conv) => (conv.kernel.view_mut().into_dyn(), 2),
+        Layer::DepthwiseBufferTempConv(conv) => (conv.kernel.view_mut().into_dyn(), 1),
         _ => return,
     };
     for (channel, mut slice) in kernel.axis_iter_mut(Axis(axis)).enumerate() {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use float_model::{Graph, GraphError, NodeId};
+use float_model::{Graph, GraphError, GraphMemory, Layer, NodeId};
 use ndarray::{ArrayD, Axis};
 use quantizer_core::PerAxis;
 
@@ -57,6 +57,10 @@ pub struct Progress {
 ///
 /// Observed are the layers' float outputs, before any quantization. NUMERICS.md: C1, C2.
 ///
+/// In a temporal network item `i` of each batch follows item `i` of the batch before, through all
+/// epochs. One with a [`Layer::StatefulRecurrent`] takes samples of several times its own time
+/// steps, one part after another.
+///
 /// # Errors
 ///
 /// Samples that cannot be read, have other extents than the input or are not finite; a layer
@@ -68,7 +72,7 @@ pub fn calibrate(
     plan: &BatchPlan,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Observed, CalibrationError> {
-    check_shape(graph, source)?;
+    let n_parts = check_shape(graph, source)?;
     let mut observers = Observers::new(graph, sites)?;
     let per_epoch = plan
         .steps
@@ -86,7 +90,9 @@ pub fn calibrate(
                 break;
             }
             check_finite(&batch, first)?;
-            observers.batch(graph, &batch)?;
+            for part in parts(batch, n_parts) {
+                observers.batch(graph, &part)?;
+            }
             first += n;
             done += n;
             progress(Progress { done, total });
@@ -103,6 +109,7 @@ struct Observers<'s> {
     ids: Vec<NodeId>,
     outputs: Vec<MovingMax>,
     input: [MovingMax; 2],
+    memory: GraphMemory,
 }
 
 impl<'s> Observers<'s> {
@@ -127,13 +134,14 @@ impl<'s> Observers<'s> {
             ids,
             outputs,
             input: Default::default(),
+            memory: GraphMemory::default(),
         })
     }
 
     fn batch(&mut self, graph: &Graph, batch: &ArrayD<f32>) -> Result<(), CalibrationError> {
         let mut refused = None;
         let (ids, sites, outputs) = (&self.ids, self.sites, &mut self.outputs);
-        graph.run(&[batch], &mut |id, x| {
+        graph.run_step(&[batch], &mut self.memory, &mut |id, x| {
             let watched = ids.iter().zip(&sites.outputs).zip(outputs.iter_mut());
             for ((_, (layer, granularity)), observer) in watched.filter(|((i, _), _)| **i == id) {
                 let range = extremes(x, *granularity, 0.0, |range, v| range.max(v.abs()));
@@ -194,16 +202,37 @@ fn extremes(
     }
 }
 
-fn check_shape(graph: &Graph, source: &dyn SampleSource) -> Result<(), CalibrationError> {
+/// Returns `batch` in `n_parts` equal parts along its second axis.
+fn parts(batch: ArrayD<f32>, n_parts: usize) -> Vec<ArrayD<f32>> {
+    if n_parts == 1 {
+        return vec![batch];
+    }
+    let len = batch.len_of(Axis(1)).div_ceil(n_parts).max(1);
+    let parts = batch.axis_chunks_iter(Axis(1), len);
+    parts.map(|part| part.to_owned()).collect()
+}
+
+/// Returns in how many parts the network takes a sample; more than one only over time steps.
+fn check_shape(graph: &Graph, source: &dyn SampleSource) -> Result<usize, CalibrationError> {
     let Some(input) = graph.inputs().next() else {
         return Err(CalibrationError::Graph(GraphError::Empty));
     };
     let want = &graph.node(input).shape;
     let got = source.item_shape();
-    let fits =
-        got.len() == want.len() && got.iter().zip(want).all(|(g, w)| w.is_none_or(|w| w == *g));
-    if fits {
-        return Ok(());
+    let is_recurrent = |layer: &Layer| matches!(layer, Layer::StatefulRecurrent(_));
+    let several = graph.nodes().iter().any(|node| is_recurrent(&node.layer));
+    let n_parts = match (got, want.as_slice()) {
+        ([time, ..], [Some(step), ..]) if several && time.checked_rem(*step) == Some(0) => {
+            time.div_euclid(*step)
+        }
+        _ => 1,
+    };
+    let fits = |(axis, (got, want)): (usize, (&usize, &Option<usize>))| {
+        let whole = if axis == 0 { n_parts } else { 1 };
+        want.is_none_or(|want| want * whole == *got)
+    };
+    if n_parts > 0 && got.len() == want.len() && got.iter().zip(want).enumerate().all(fits) {
+        return Ok(n_parts);
     }
     Err(CalibrationError::Shape {
         samples: got.to_vec(),

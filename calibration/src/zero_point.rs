@@ -1,6 +1,6 @@
 //! The zero point of an unsigned InputQuantizer (NUMERICS.md: C5).
 
-use float_model::{Draft, Layer, Padding};
+use float_model::{Dense, Draft, Layer, Padding};
 use ndarray::Array1;
 use quantizer_core::PerAxis;
 
@@ -31,9 +31,11 @@ pub fn prepare_unsigned_input(draft: &mut Draft, first: &str) {
             let filters = conv.kernel.dim().2;
             conv.bias.get_or_insert_with(|| Array1::zeros(filters));
         }
-        Layer::Dense(dense) => {
-            let units = dense.kernel.dim().1;
-            dense.bias.get_or_insert_with(|| Array1::zeros(units));
+        Layer::Dense(dense) => give_bias(dense),
+        Layer::StatefulProjection(projection) => give_bias(&mut projection.dense),
+        Layer::BufferTempConv(conv) => {
+            let filters = conv.kernel.dim().3;
+            conv.bias.get_or_insert_with(|| Array1::zeros(filters));
         }
         _ => {}
     }
@@ -96,19 +98,35 @@ pub fn fold_zero_point(
             }
             Ok(())
         }
-        Layer::Dense(dense) => {
-            let sums = channel_sums(
-                dense
-                    .kernel
-                    .indexed_iter()
-                    .map(|((c, u), w)| (u, w * at(c))),
-                dense.kernel.dim().1,
-            );
-            *dense.bias.as_mut().ok_or_else(|| refused("has no bias"))? += &sums;
+        Layer::Dense(dense) => fold_dense(dense, at).ok_or_else(|| refused("has no bias")),
+        Layer::StatefulProjection(projection) => {
+            fold_dense(&mut projection.dense, at).ok_or_else(|| refused("has no bias"))
+        }
+        Layer::BufferTempConv(conv) => {
+            let (_, _, rows, filters) = conv.kernel.dim();
+            let channels = rows.checked_div(conv.n_frames).unwrap_or(0).max(1);
+            let terms = conv.kernel.indexed_iter();
+            let terms = terms.map(|((_, _, row, f), w)| (f, w * at(row.rem_euclid(channels))));
+            let sums = channel_sums(terms, filters);
+            *conv.bias.as_mut().ok_or_else(|| refused("has no bias"))? += &sums;
             Ok(())
         }
         _ => Err(refused("cannot take the zero point of an unsigned input")),
     }
+}
+
+fn give_bias(dense: &mut Dense) {
+    let units = dense.kernel.dim().1;
+    dense.bias.get_or_insert_with(|| Array1::zeros(units));
+}
+
+/// Adds the offsets' products to the bias, `None` without one.
+fn fold_dense(dense: &mut Dense, at: impl Fn(usize) -> f32) -> Option<()> {
+    let terms = dense.kernel.indexed_iter();
+    let terms = terms.map(|((c, u), w)| (u, w * at(c)));
+    let sums = channel_sums(terms, dense.kernel.dim().1);
+    *dense.bias.as_mut()? += &sums;
+    Some(())
 }
 
 /// Returns the scales of the Rescaling layers between the input and `first`.

@@ -225,9 +225,15 @@ pub(crate) struct RunArgs {
     pub(crate) inputs: PathBuf,
     #[command(flatten)]
     pub(crate) source: SourceArgs,
-    /// Where to write the outputs, .npy
+    /// Where to write the outputs, .npy; .npz, by name, for a model of several
     #[arg(long, value_name = "FILE")]
     pub(crate) outputs: Option<PathBuf>,
+    /// Inputs are steps of one sequence: temporal layers remember the earlier ones
+    #[arg(long)]
+    pub(crate) sequence: bool,
+    /// Empty the buffers of temporal layers after every N steps
+    #[arg(long, value_name = "N", requires = "sequence")]
+    pub(crate) reset_every: Option<std::num::NonZeroUsize>,
     /// Where to write every layer's integers, .npz
     #[arg(long, value_name = "FILE")]
     pub(crate) dump_layers: Option<PathBuf>,

@@ -17,6 +17,8 @@ pub struct LayerConfig {
     pub bias_quantizer: AlignedQuantizerConfig,
     /// Quantizer of a rectifier's upper clip.
     pub max_value_quantizer: AlignedQuantizerConfig,
+    /// Quantizer of a recurrence's factors.
+    pub a_quantizer: Option<WeightQuantizerConfig>,
     /// Bits of a look-up table's entries, the sign included.
     pub lut_bitwidth: Option<u8>,
     /// Bits of the layer's buffer, the sign included.
@@ -88,6 +90,7 @@ impl LayerConfig {
             pw_weight_quantizer: weight(entry, "pw_weight_quantizer")?,
             bias_quantizer: aligned(entry, "bias_quantizer", true)?,
             max_value_quantizer: aligned(entry, "max_value_quantizer", false)?,
+            a_quantizer: weight(entry, "a_quantizer")?,
             lut_bitwidth: bits("lut_bitwidth")?,
             buffer_bitwidth: bits("buffer_bitwidth")?,
         })

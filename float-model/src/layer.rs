@@ -25,6 +25,14 @@ pub enum Layer {
     DepthwiseConv2DTranspose(DepthwiseConv2D),
     /// Matrix product on the last axis.
     Dense(Dense),
+    /// Matrix product on some of the time steps (a QuantizeML layer).
+    StatefulProjection(StatefulProjection),
+    /// Pointwise convolution of the last frames of a sequence (a QuantizeML layer).
+    BufferTempConv(BufferTempConv),
+    /// Sum over the last frames of a sequence, each channel on its own (a QuantizeML layer).
+    DepthwiseBufferTempConv(DepthwiseBufferTempConv),
+    /// Complex linear recurrence over time steps (a QuantizeML layer).
+    StatefulRecurrent(StatefulRecurrent),
     /// Normalization with stored statistics.
     BatchNormalization(BatchNormalization),
     /// Rectifier, with optional clip, slope and threshold.
@@ -78,6 +86,13 @@ pub enum Layer {
     Permute {
         /// 1-based axes of an item, as in Keras.
         dims: Vec<usize>,
+    },
+    /// One index of an axis, which disappears (a QuantizeML layer).
+    ExtractToken {
+        /// The index.
+        token: usize,
+        /// Axis, counted with the batch axis; negative from the end.
+        axis: isize,
     },
     /// Identity at inference.
     Dropout {
@@ -222,6 +237,56 @@ pub struct Dense {
     pub activation: Activation,
 }
 
+/// Matrix product on every `subsample`-th time step, the last of each group.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StatefulProjection {
+    /// The product.
+    pub dense: Dense,
+    /// Time steps of a group.
+    pub subsample: usize,
+}
+
+/// Pointwise convolution of the last frames of a sequence.
+///
+/// ```text
+/// y[n] = bias + sum over t of x[n - n_frames + 1 + t] * kernel[t * channels ..]
+/// ```
+///
+/// Frames before the first are zeros.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BufferTempConv {
+    /// Kernel, `[1, 1, n_frames * channels, filters]`, the oldest frame first.
+    pub kernel: Array4<f32>,
+    /// Bias, `[filters]`.
+    pub bias: Option<Array1<f32>>,
+    /// Frames that a window holds; `kernel_size` in files.
+    pub n_frames: usize,
+}
+
+/// Sum over the last frames of a sequence, each channel on its own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DepthwiseBufferTempConv {
+    /// Kernel, `[n_frames, channels]`, the oldest frame first.
+    pub kernel: Array2<f32>,
+    /// Bias, `[channels]`.
+    pub bias: Option<Array1<f32>>,
+}
+
+/// Complex linear recurrence over the time steps of `[time, channels]`.
+///
+/// ```text
+/// state[t] = a * state[t - 1] + x[t];  output [time, channels, 2]: real and imaginary parts
+/// ```
+///
+/// The state is kept between the parts of a sequence, and is zero before the first.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StatefulRecurrent {
+    /// Real part of `a`, `[channels]`.
+    pub a_real: Array1<f32>,
+    /// Imaginary part of `a`, `[channels]`.
+    pub a_imag: Array1<f32>,
+}
+
 /// `gamma * (x - mean) / sqrt(variance + epsilon) + beta` on one axis.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BatchNormalization {
@@ -357,6 +422,10 @@ impl Layer {
             Self::Conv2DTranspose(_) => "Conv2DTranspose",
             Self::DepthwiseConv2DTranspose(_) => "DepthwiseConv2DTranspose",
             Self::Dense(_) => "Dense",
+            Self::StatefulProjection(_) => "StatefulProjection",
+            Self::BufferTempConv(_) => "BufferTempConv",
+            Self::DepthwiseBufferTempConv(_) => "DepthwiseBufferTempConv",
+            Self::StatefulRecurrent(_) => "StatefulRecurrent",
             Self::BatchNormalization(_) => "BatchNormalization",
             Self::ReLU(_) => "ReLU",
             Self::LeakyReLU { .. } => "LeakyReLU",
@@ -375,13 +444,18 @@ impl Layer {
             Self::Flatten => "Flatten",
             Self::Reshape { .. } => "Reshape",
             Self::Permute { .. } => "Permute",
+            Self::ExtractToken { .. } => "ExtractToken",
             Self::Dropout { .. } => "Dropout",
         }
     }
 
     /// Returns the fused activation, if the class has one.
     #[must_use]
-    pub fn activation(&self) -> Option<Activation> {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the classes with one are named"
+    )]
+    pub const fn activation(&self) -> Option<Activation> {
         match self {
             Self::Conv2D(conv) => Some(conv.activation),
             Self::DepthwiseConv2D(conv) | Self::DepthwiseConv2DTranspose(conv) => {
@@ -390,26 +464,36 @@ impl Layer {
             Self::SeparableConv2D(conv) => Some(conv.activation),
             Self::Conv2DTranspose(conv) => Some(conv.activation),
             Self::Dense(dense) => Some(dense.activation),
-            Self::Input(_)
-            | Self::BatchNormalization(_)
-            | Self::ReLU(_)
-            | Self::LeakyReLU { .. }
-            | Self::PReLU { .. }
-            | Self::Activation(_)
-            | Self::MaxPool2D(_)
-            | Self::AveragePool2D(_)
-            | Self::GlobalAveragePooling2D(_)
-            | Self::Add(_)
-            | Self::Multiply
-            | Self::Subtract
-            | Self::Concatenate { .. }
-            | Self::Rescaling(_)
-            | Self::ZeroPadding2D(_)
-            | Self::UpSampling2D { .. }
-            | Self::Flatten
-            | Self::Reshape { .. }
-            | Self::Permute { .. }
-            | Self::Dropout { .. } => None,
+            Self::StatefulProjection(projection) => Some(projection.dense.activation),
+            _ => None,
         }
+    }
+
+    /// Returns the fused activation to be changed, if the class has one.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the classes with one are named"
+    )]
+    pub(crate) const fn activation_mut(&mut self) -> Option<&mut Activation> {
+        match self {
+            Self::Conv2D(conv) => Some(&mut conv.activation),
+            Self::DepthwiseConv2D(conv) | Self::DepthwiseConv2DTranspose(conv) => {
+                Some(&mut conv.activation)
+            }
+            Self::SeparableConv2D(conv) => Some(&mut conv.activation),
+            Self::Conv2DTranspose(conv) => Some(&mut conv.activation),
+            Self::Dense(dense) => Some(&mut dense.activation),
+            Self::StatefulProjection(projection) => Some(&mut projection.dense.activation),
+            _ => None,
+        }
+    }
+
+    /// Returns whether the layer remembers earlier steps of a sequence.
+    #[must_use]
+    pub const fn is_temporal(&self) -> bool {
+        matches!(
+            self,
+            Self::BufferTempConv(_) | Self::DepthwiseBufferTempConv(_) | Self::StatefulRecurrent(_)
+        )
     }
 }

@@ -14,11 +14,12 @@ mod summary;
 
 pub use builder::{Bias, Convolution, Extents2, GraphBuilder, Output};
 pub use error::GraphError;
-pub use eval::apply;
+pub use eval::{GraphMemory, apply, apply_step};
 pub use graph::{Draft, DraftNode, Graph, Node, NodeId, keras_order};
 pub use layer::{
-    Activation, Add, BatchNormalization, Conv2D, Conv2DTranspose, Dense, DepthwiseConv2D, Dtype,
-    GlobalAveragePooling2D, Input, Layer, Pool2D, ReLU, Rescaling, SeparableConv2D,
+    Activation, Add, BatchNormalization, BufferTempConv, Conv2D, Conv2DTranspose, Dense,
+    DepthwiseBufferTempConv, DepthwiseConv2D, Dtype, GlobalAveragePooling2D, Input, Layer, Pool2D,
+    ReLU, Rescaling, SeparableConv2D, StatefulProjection, StatefulRecurrent,
 };
 pub use quantizer_core::geometry::{Padding, Pads};
 pub use rewrite::{HardwareRewrites, RewriteEvent, SanitizeOptions, Sanitized, sanitize};

@@ -2,7 +2,10 @@
 
 use quantizer_core::geometry::{same_pads, transposed_extent, window_extent};
 
-use crate::layer::{Conv2D, Conv2DTranspose, Dense, DepthwiseConv2D, Pool2D, SeparableConv2D};
+use crate::layer::{
+    BufferTempConv, Conv2D, Conv2DTranspose, Dense, DepthwiseConv2D, Pool2D, SeparableConv2D,
+    StatefulProjection,
+};
 use crate::{GraphError, Layer, Padding, Pads};
 
 /// Extents of one item (the batch axis is left out), `None` where a model leaves one open.
@@ -37,6 +40,24 @@ fn inferred(name: &str, layer: &Layer, inputs: &[&Shape]) -> Result<Shape, Graph
         Layer::Conv2DTranspose(conv) => transpose(name, conv, x()?),
         Layer::DepthwiseConv2DTranspose(conv) => depthwise_transpose(name, conv, x()?),
         Layer::Dense(dense) => dense_shape(name, dense, x()?),
+        Layer::StatefulProjection(projection) => projection_shape(name, projection, x()?),
+        Layer::BufferTempConv(conv) => frames_shape(name, conv, x()?),
+        Layer::DepthwiseBufferTempConv(conv) => {
+            let [_, _, c] = image(name, x()?)?;
+            let (n_frames, channels) = conv.kernel.dim();
+            if n_frames == 0 {
+                return Err(GraphError::invalid(name, "a window of no frame"));
+            }
+            expect_channels(name, c, channels)?;
+            expect_bias(name, conv.bias.as_ref().map(|b| b.len()), channels)?;
+            Ok(x()?.clone())
+        }
+        Layer::StatefulRecurrent(recurrent) => {
+            let [time, c] = steps(name, x()?)?;
+            expect_channels(name, c, recurrent.a_real.len())?;
+            expect_channels(name, c, recurrent.a_imag.len())?;
+            Ok(vec![time, c, Some(2)])
+        }
         Layer::BatchNormalization(norm) => {
             let axis = item_axis(name, norm.axis, x()?.len())?;
             expect_channels(name, x()?.get(axis).copied().flatten(), norm.mean.len())?;
@@ -67,6 +88,16 @@ fn inferred(name: &str, layer: &Layer, inputs: &[&Shape]) -> Result<Shape, Graph
         Layer::Flatten => Ok(vec![n_elements(x()?)]),
         Layer::Reshape { target_shape } => reshape(name, target_shape, x()?),
         Layer::Permute { dims } => permute(name, dims, x()?),
+        Layer::ExtractToken { token, axis } => {
+            let index = item_axis(name, *axis, x()?.len())?;
+            let mut shape = x()?.clone();
+            match shape.remove(index) {
+                Some(n) if *token >= n => {
+                    Err(GraphError::invalid(name, format!("token {token} of {n}")))
+                }
+                _ => Ok(shape),
+            }
+        }
     }
 }
 
@@ -112,6 +143,10 @@ fn check_arity(name: &str, layer: &Layer, n_inputs: usize) -> Result<(), GraphEr
         | Layer::Conv2DTranspose(_)
         | Layer::DepthwiseConv2DTranspose(_)
         | Layer::Dense(_)
+        | Layer::StatefulProjection(_)
+        | Layer::BufferTempConv(_)
+        | Layer::DepthwiseBufferTempConv(_)
+        | Layer::StatefulRecurrent(_)
         | Layer::BatchNormalization(_)
         | Layer::ReLU(_)
         | Layer::LeakyReLU { .. }
@@ -126,6 +161,7 @@ fn check_arity(name: &str, layer: &Layer, n_inputs: usize) -> Result<(), GraphEr
         | Layer::Flatten
         | Layer::Reshape { .. }
         | Layer::Permute { .. }
+        | Layer::ExtractToken { .. }
         | Layer::Dropout { .. } => n_inputs == 1,
     };
     if fits {
@@ -339,6 +375,44 @@ fn dense_shape(name: &str, dense: &Dense, x: &Shape) -> Result<Shape, GraphError
     expect_channels(name, *last, channels)?;
     expect_bias(name, dense.bias.as_ref().map(|b| b.len()), units)?;
     Ok(leading.iter().copied().chain([Some(units)]).collect())
+}
+
+fn projection_shape(
+    name: &str,
+    projection: &StatefulProjection,
+    x: &Shape,
+) -> Result<Shape, GraphError> {
+    let [time, channels] = steps(name, x)?;
+    let group = projection.subsample;
+    if time.is_some_and(|n| n.checked_rem(group) != Some(0)) {
+        let message = format!("{time:?} time steps in groups of {group}");
+        return Err(GraphError::invalid(name, message));
+    }
+    let time = time.and_then(|n| n.checked_div(group));
+    dense_shape(name, &projection.dense, &vec![time, channels])
+}
+
+fn frames_shape(name: &str, conv: &BufferTempConv, x: &Shape) -> Result<Shape, GraphError> {
+    let [h, w, c] = image(name, x)?;
+    let (kh, kw, rows, filters) = conv.kernel.dim();
+    if (kh, kw) != (1, 1) || rows.checked_rem(conv.n_frames) != Some(0) {
+        let message = format!(
+            "a kernel of {kh} x {kw} x {rows} for {} frames",
+            conv.n_frames
+        );
+        return Err(GraphError::invalid(name, message));
+    }
+    expect_channels(name, c, rows.div_euclid(conv.n_frames))?;
+    expect_bias(name, conv.bias.as_ref().map(|b| b.len()), filters)?;
+    Ok(vec![h, w, Some(filters)])
+}
+
+/// Returns time steps and channels.
+fn steps(name: &str, shape: &Shape) -> Result<[Option<usize>; 2], GraphError> {
+    <[Option<usize>; 2]>::try_from(shape.as_slice()).map_err(|_| {
+        let rank = shape.len();
+        GraphError::invalid(name, format!("expects [time, channels], not rank {rank}"))
+    })
 }
 
 fn pool2d(name: &str, pool: Pool2D, x: &Shape) -> Result<Shape, GraphError> {

@@ -167,6 +167,12 @@ impl Layer {
             }
             Self::Conv2DTranspose(conv) => conv.kernel.len() + len(&conv.bias),
             Self::Dense(dense) => dense.kernel.len() + len(&dense.bias),
+            Self::StatefulProjection(projection) => {
+                projection.dense.kernel.len() + len(&projection.dense.bias)
+            }
+            Self::BufferTempConv(conv) => conv.kernel.len() + len(&conv.bias),
+            Self::DepthwiseBufferTempConv(conv) => conv.kernel.len() + len(&conv.bias),
+            Self::StatefulRecurrent(recurrent) => recurrent.a_real.len() + recurrent.a_imag.len(),
             Self::BatchNormalization(norm) => len(&norm.gamma) + len(&norm.beta),
             Self::PReLU { alpha } => alpha.len(),
             Self::Input(_)
@@ -186,6 +192,7 @@ impl Layer {
             | Self::Flatten
             | Self::Reshape { .. }
             | Self::Permute { .. }
+            | Self::ExtractToken { .. }
             | Self::Dropout { .. } => 0,
         };
         let non_trainable = if let Self::BatchNormalization(norm) = self {

@@ -14,6 +14,12 @@ pub enum Stage {
     ZeroPoint,
     /// Inputs expanded to the buffer: channels aligned by left shifts.
     InputExpand,
+    /// Inputs of a recurrence at the binary point of its products.
+    StateAlign,
+    /// A single product that saturates on its own.
+    Product,
+    /// Sums of a recurrence's products and inputs.
+    StateSum,
     /// Sum of products of a separable convolution's depthwise half.
     DepthwiseAccumulator,
     /// Sum of products.
@@ -38,10 +44,13 @@ pub enum Stage {
 
 impl Stage {
     /// Every stage, in the order of execution within a layer.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::Input,
         Self::ZeroPoint,
         Self::InputExpand,
+        Self::StateAlign,
+        Self::Product,
+        Self::StateSum,
         Self::DepthwiseAccumulator,
         Self::Accumulator,
         Self::BiasAdd,
@@ -61,6 +70,9 @@ impl Stage {
             Self::Input => "input",
             Self::ZeroPoint => "zero_point",
             Self::InputExpand => "input_expand",
+            Self::StateAlign => "state_align",
+            Self::Product => "product",
+            Self::StateSum => "state_sum",
             Self::DepthwiseAccumulator => "dw_accumulator",
             Self::Accumulator => "accumulator",
             Self::BiasAdd => "bias_add",
@@ -98,6 +110,25 @@ pub struct StageCount {
     pub max_abs: u64,
 }
 
+impl StageCount {
+    /// Saturates `value` to `value_bits` and counts it.
+    #[inline]
+    pub fn saturate(&mut self, value: i64, value_bits: ValueBits) -> i64 {
+        let clipped = value_bits.saturate(value);
+        self.saturated += u64::from(clipped != value);
+        self.elements += 1;
+        self.max_abs = self.max_abs.max(value.unsigned_abs());
+        clipped
+    }
+
+    /// Adds the counts of other values of the same stage; the order of merging does not matter.
+    pub fn merge(&mut self, other: Self) {
+        self.saturated += other.saturated;
+        self.elements += other.elements;
+        self.max_abs = self.max_abs.max(other.max_abs);
+    }
+}
+
 /// Counts of each stage that a layer has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters(BTreeMap<Stage, StageCount>);
@@ -105,24 +136,12 @@ pub struct Counters(BTreeMap<Stage, StageCount>);
 impl Counters {
     /// Saturates `value` to `value_bits` and counts it at `stage`.
     pub fn saturate(&mut self, stage: Stage, value: i64, value_bits: ValueBits) -> i64 {
-        let clipped = value_bits.saturate(value);
-        self.add(
-            stage,
-            StageCount {
-                saturated: u64::from(clipped != value),
-                elements: 1,
-                max_abs: value.unsigned_abs(),
-            },
-        );
-        clipped
+        self.0.entry(stage).or_default().saturate(value, value_bits)
     }
 
     /// Adds the counts of some values of `stage`.
     pub fn add(&mut self, stage: Stage, count: StageCount) {
-        let entry = self.0.entry(stage).or_default();
-        entry.saturated += count.saturated;
-        entry.elements += count.elements;
-        entry.max_abs = entry.max_abs.max(count.max_abs);
+        self.0.entry(stage).or_default().merge(count);
     }
 
     /// Adds all counts of `other`; the order of merging does not matter.

@@ -77,6 +77,28 @@ pub fn transposed_extent(
     }
 }
 
+/// Returns how many rows or columns a transposed convolution crops before the first one
+/// (NUMERICS.md: N26).
+///
+/// ```text
+/// same: floor(max((n - 1) * stride + kernel - out, 0) / 2); valid: 0
+/// ```
+#[must_use]
+pub fn transposed_crop(
+    n: usize,
+    out: usize,
+    kernel: usize,
+    stride: usize,
+    padding: Padding,
+) -> usize {
+    match padding {
+        Padding::Same => (n.saturating_sub(1) * stride + kernel)
+            .saturating_sub(out)
+            .div_euclid(2),
+        Padding::Valid => 0,
+    }
+}
+
 /// Returns the pads of a 'same' window: `(before, after)` (NUMERICS.md: N14).
 ///
 /// ```text

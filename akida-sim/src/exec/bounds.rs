@@ -72,12 +72,17 @@ pub(crate) fn entered(layer: &IntegerLayer, input: Interval) -> Interval {
 pub(crate) fn with_border(interval: Interval, border: &Border) -> Interval {
     match border {
         Border::Valid => interval,
-        Border::Same => interval.union(Interval { lo: 0, hi: 0 }),
+        Border::Same => with_zero(interval),
         Border::Value(values) => values
             .as_slice()
             .iter()
             .fold(interval, |all, v| all.union(Interval { lo: *v, hi: *v })),
     }
+}
+
+/// Returns the interval with zero in it.
+pub(crate) fn with_zero(interval: Interval) -> Interval {
+    interval.union(Interval { lo: 0, hi: 0 })
 }
 
 fn raw(dtype: Dtype, format: &QFormat) -> Interval {
@@ -103,8 +108,16 @@ fn integer(layer: &IntegerLayer, inputs: &[Option<Interval>]) -> Option<Interval
                 hi: first.hi.max(0).min(largest.unwrap_or(i64::MAX)),
             }
         }
-        IntegerOp::MaxPool2D(_) | IntegerOp::Identity | IntegerOp::Reshape { .. } => first,
-        IntegerOp::Concatenate => inputs.iter().skip(1).fold(first, |all, i| all.union(*i)),
+        IntegerOp::LookUp { table } => Interval {
+            lo: table.iter().copied().min().unwrap_or(0).into(),
+            hi: table.iter().copied().max().unwrap_or(0).into(),
+        },
+        IntegerOp::MaxPool2D(_)
+        | IntegerOp::Identity
+        | IntegerOp::Reshape { .. }
+        | IntegerOp::Permute { .. }
+        | IntegerOp::ExtractToken { .. } => first,
+        IntegerOp::Concatenate(_) => inputs.iter().skip(1).fold(first, |all, i| all.union(*i)),
         IntegerOp::Flatten => entered(layer, first),
         IntegerOp::Add | IntegerOp::GlobalAveragePooling2D { .. } if all_non_negative => {
             Interval { lo: 0, ..inner }
@@ -114,7 +127,13 @@ fn integer(layer: &IntegerLayer, inputs: &[Option<Interval>]) -> Option<Interval
         | IntegerOp::Conv2D(_)
         | IntegerOp::DepthwiseConv2D(_)
         | IntegerOp::SeparableConv2D { .. }
-        | IntegerOp::Dense { .. } => inner,
+        | IntegerOp::Conv2DTranspose(_)
+        | IntegerOp::DepthwiseConv2DTranspose(_)
+        | IntegerOp::Dense { .. }
+        | IntegerOp::StatefulProjection { .. }
+        | IntegerOp::BufferTempConv { .. }
+        | IntegerOp::DepthwiseBufferTempConv { .. }
+        | IntegerOp::StatefulRecurrent(_) => inner,
     };
     Some(match &layer.output {
         None => result,

@@ -2,28 +2,29 @@
 
 use kernels::{Kernels, MaxPool, Window};
 use quantizer_core::geometry::{Padding, same_pads, window_extent};
-use quantizer_core::layers::{IntegerLayer, IntegerOp, PoolOp};
+use quantizer_core::layers::{ConcatAxis, IntegerLayer, IntegerOp, Memory, PoolOp};
 use quantizer_core::{Counters, PerAxis, Stage};
 use rayon::prelude::*;
 
 use super::entry::{entered_values, storage_of};
 use super::epilogue::{Epilogue, Tally};
+use super::sequence;
 use super::tensor::{Int, Storage, Tensor, Values, batch_shape, with_ints, with_storage};
 use crate::ModelError;
-use float_model::Shape;
+use crate::model::QuantizedNode;
 
 /// Values handled by one worker at a time.
 const CHUNK: usize = 1 << 14;
 
 /// Returns the output of a layer without weights.
 pub(super) fn run(
-    name: &str,
+    node: &QuantizedNode,
     layer: &IntegerLayer,
-    shape: &Shape,
     inputs: &[&Tensor],
     out: Storage,
-    counters: &mut Counters,
+    (memory, counters): (&mut Memory, &mut Counters),
 ) -> Result<Tensor, ModelError> {
+    let (name, shape) = (node.name.as_str(), &node.shape);
     let first = *inputs
         .first()
         .ok_or_else(|| ModelError::invalid(name, "has no input"))?;
@@ -31,6 +32,7 @@ pub(super) fn run(
     let entry = entry.ok_or_else(|| ModelError::invalid(name, "has no entry stage"))?;
     match &layer.op {
         IntegerOp::ReLU { max } => Ok(relu(layer, max.as_ref(), first, out, counters)),
+        IntegerOp::LookUp { table } => look_up(name, layer, table, first, (out, counters)),
         IntegerOp::MaxPool2D(pool) => max_pool(name, *pool, first),
         IntegerOp::GlobalAveragePooling2D { keepdims } => {
             let x = entered_values(name, entry, first, wide(entry.is_identity()), counters)?;
@@ -44,7 +46,7 @@ pub(super) fn run(
             let b = entered_values(name, second_entry, second, Some(Storage::I64), counters)?;
             add(name, layer, [&a, &b], out, counters)
         }
-        IntegerOp::Concatenate => concatenate(name, inputs, out),
+        IntegerOp::Concatenate(ConcatAxis::Channels) => concatenate(name, inputs, out),
         IntegerOp::Flatten | IntegerOp::Reshape { .. } => {
             let storage = (!entry.is_identity()).then_some(out);
             let x = entered_values(name, entry, first, storage, counters)?.into_owned();
@@ -65,10 +67,23 @@ pub(super) fn run(
             })
         }
         IntegerOp::Identity => Ok(first.clone()),
+        IntegerOp::Concatenate(ConcatAxis::Leading(_))
+        | IntegerOp::Permute { .. }
+        | IntegerOp::ExtractToken { .. }
+        | IntegerOp::DepthwiseBufferTempConv { .. }
+        | IntegerOp::StatefulRecurrent(_) => {
+            sequence::run_scalar(name, layer, inputs, out, (memory, counters))
+        }
         IntegerOp::Conv2D(_)
         | IntegerOp::DepthwiseConv2D(_)
         | IntegerOp::SeparableConv2D { .. }
-        | IntegerOp::Dense { .. } => Err(ModelError::invalid(name, "has weights but no plan")),
+        | IntegerOp::Conv2DTranspose(_)
+        | IntegerOp::DepthwiseConv2DTranspose(_)
+        | IntegerOp::Dense { .. }
+        | IntegerOp::StatefulProjection { .. }
+        | IntegerOp::BufferTempConv { .. } => {
+            Err(ModelError::invalid(name, "has weights but no plan"))
+        }
     }
 }
 
@@ -99,6 +114,32 @@ fn relu(
         shape: x.shape.clone(),
         values,
     }
+}
+
+fn look_up(
+    name: &str,
+    layer: &IntegerLayer,
+    table: &[i32],
+    x: &Tensor,
+    (out, counters): (Storage, &mut Counters),
+) -> Result<Tensor, ModelError> {
+    let n_channels = x.shape.last().copied().unwrap_or(1).max(1);
+    let epilogue = Epilogue::new(layer, None, n_channels);
+    let half = i64::try_from(table.len().div_euclid(2)).unwrap_or(0);
+    // Static bounds keep inputs within the table: their width is that of the entry stage.
+    let entry = |v: i64, _| {
+        let index = usize::try_from(v + half).unwrap_or(0);
+        table.get(index).copied().map_or(0, i64::from)
+    };
+    let mut tally = Tally::default();
+    let values = with_storage!(out, O => with_ints!(&x.values,
+        v => map_channels::<_, O>(v, n_channels, &epilogue, entry, &mut tally),
+        float => return Err(ModelError::invalid(name, "takes integers, not floats"))));
+    epilogue.count(&tally, counters);
+    Ok(Tensor {
+        shape: x.shape.clone(),
+        values,
+    })
 }
 
 /// Returns the epilogue of `f(value, channel)` for each value.

@@ -6,7 +6,6 @@ use quantizer_core::{Counters, PerAxis, StageCount};
 use rayon::prelude::*;
 use std::borrow::Cow;
 
-use super::epilogue::saturate;
 use super::tensor::{Int, Storage, Tensor, Values, with_ints, with_storage};
 use crate::ModelError;
 
@@ -80,7 +79,7 @@ fn shifted<X: Int, T: Int>(x: &[X], entry: &EntryStage, n_channels: usize) -> (V
             for (out, x) in out.chunks_mut(n_channels).zip(x.chunks(n_channels)) {
                 for (channel, (out, x)) in out.iter_mut().zip(x).enumerate() {
                     let wide = shift_left(x.wide(), entry.shift.at(channel));
-                    *out = T::narrow(saturate(wide, entry.value_bits, &mut count));
+                    *out = T::narrow(count.saturate(wide, entry.value_bits));
                 }
             }
             count
@@ -89,9 +88,7 @@ fn shifted<X: Int, T: Int>(x: &[X], entry: &EntryStage, n_channels: usize) -> (V
     let total = counts
         .into_iter()
         .fold(StageCount::default(), |mut total, count| {
-            total.saturated += count.saturated;
-            total.elements += count.elements;
-            total.max_abs = total.max_abs.max(count.max_abs);
+            total.merge(count);
             total
         });
     (T::values(out), total)

@@ -56,20 +56,19 @@ impl Epilogue {
     pub(super) fn apply(&self, sum: i64, channel: usize, tally: &mut Tally) -> i64 {
         let mut v = sum;
         if self.sum_stage.is_some() {
-            v = saturate(v, self.inner, &mut tally.sum);
+            v = tally.sum.saturate(v, self.inner);
         }
         if let Some(bias) = &self.bias {
-            v = saturate(v + bias[channel], self.inner, &mut tally.bias);
+            v = tally.bias.saturate(v + bias[channel], self.inner);
         }
         let Some(output) = &self.output else { return v };
         if let Some((q, buffer)) = &output.multiplier {
-            v = saturate(v.saturating_mul(q.at(channel)), *buffer, &mut tally.scale);
+            v = tally
+                .scale
+                .saturate(v.saturating_mul(q.at(channel)), *buffer);
         }
-        saturate(
-            shift_half_up(v, output.shift.at(channel)),
-            output.value_bits,
-            &mut tally.rescale,
-        )
+        let shifted = shift_half_up(v, output.shift.at(channel));
+        tally.rescale.saturate(shifted, output.value_bits)
     }
 
     /// Adds the counts of a worker under the stages of this layer.
@@ -91,26 +90,9 @@ impl Epilogue {
 impl Tally {
     /// Adds the counts of another worker.
     pub(super) fn merge(&mut self, other: &Self) {
-        let pairs = [
-            (&mut self.sum, other.sum),
-            (&mut self.bias, other.bias),
-            (&mut self.scale, other.scale),
-            (&mut self.rescale, other.rescale),
-        ];
-        for (mine, theirs) in pairs {
-            mine.saturated += theirs.saturated;
-            mine.elements += theirs.elements;
-            mine.max_abs = mine.max_abs.max(theirs.max_abs);
-        }
+        self.sum.merge(other.sum);
+        self.bias.merge(other.bias);
+        self.scale.merge(other.scale);
+        self.rescale.merge(other.rescale);
     }
-}
-
-/// Saturates and counts.
-#[inline]
-pub(super) fn saturate(v: i64, bits: ValueBits, count: &mut StageCount) -> i64 {
-    let clipped = bits.saturate(v);
-    count.saturated += u64::from(clipped != v);
-    count.elements += 1;
-    count.max_abs = count.max_abs.max(v.unsigned_abs());
-    clipped
 }

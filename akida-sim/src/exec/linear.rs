@@ -1,20 +1,25 @@
 //! Layers with weights: packed once, run block by block.
 
+mod geometry;
+mod operands;
 mod products;
 
+use std::borrow::Cow;
+
 use float_model::Padding;
-use kernels::Window;
-use quantizer_core::geometry::{same_pads, window_extent};
-use quantizer_core::layers::{Border, ConvOp, DepthwiseOp, IntegerLayer, IntegerOp};
+use quantizer_core::layers::{IntegerLayer, IntegerOp, Memory};
 use quantizer_core::{Counters, Stage, StageCount, ValueBits};
 use rayon::prelude::*;
 
-use super::bounds::{Interval, entered, with_border};
-use super::epilogue::{Epilogue, Tally, saturate};
-use super::tensor::{Int, Storage, Tensor, Values, with_storage};
+use super::bounds::{Interval, entered};
+use super::entry::entered_values;
+use super::epilogue::{Epilogue, Tally};
+use super::sequence;
+use super::tensor::{Int, Storage, Tensor, Values, convert, with_storage};
 use super::weights::Weights;
 use crate::ModelError;
-use crate::exec::entry::entered_values;
+use geometry::Geometry;
+use operands::Operands;
 use products::Sum;
 
 /// Outputs computed at once by a worker: small enough for its cache.
@@ -53,6 +58,16 @@ enum Kind {
         pointwise: Weights,
         inner: ValueBits,
     },
+    Transposed {
+        kernel: [usize; 2],
+        strides: [usize; 2],
+        padding: Padding,
+        output_padding: Option<[usize; 2]>,
+    },
+    DepthwiseTransposed {
+        kernel: [usize; 2],
+        strides: [usize; 2],
+    },
     Dense,
 }
 
@@ -69,6 +84,13 @@ enum ConvPadding {
     Filled,
 }
 
+/// Which output rows a worker computes.
+struct Place<'a> {
+    geometry: &'a Geometry,
+    image: usize,
+    rows: std::ops::Range<usize>,
+}
+
 impl LinearPlan {
     /// Returns the plan of a layer with weights for inputs in `input`; `None` for other layers.
     pub(super) fn new(layer: &IntegerLayer, input: Interval, out: Storage) -> Option<Self> {
@@ -81,7 +103,11 @@ impl LinearPlan {
         } = Operands::new(layer, x)?;
         let out_channels = match &kind {
             Kind::Separable { pointwise, .. } => pointwise.channels,
-            Kind::Conv { .. } | Kind::Depthwise { .. } | Kind::Dense => weights.channels,
+            Kind::Conv { .. }
+            | Kind::Depthwise { .. }
+            | Kind::Transposed { .. }
+            | Kind::DepthwiseTransposed { .. }
+            | Kind::Dense => weights.channels,
         };
         let epilogue = Epilogue::new(layer, Some(Stage::Accumulator), out_channels);
         // Wide sums are taken over `i32` inputs and weights only: fewer kernels, rare layers.
@@ -108,10 +134,21 @@ impl LinearPlan {
         name: &str,
         layer: &IntegerLayer,
         x: &Tensor,
+        memory: &mut Memory,
         counters: &mut Counters,
     ) -> Result<Tensor, ModelError> {
         let x = entered_values(name, &layer.entries[0], x, Some(self.input), counters)?;
-        let geometry = self.geometry(name, &x.shape)?;
+        let x = if let IntegerOp::BufferTempConv { n_frames, .. } = layer.op {
+            Cow::Owned(sequence::window(name, &x, n_frames, self.input, memory)?)
+        } else if let IntegerOp::StatefulProjection { subsample, .. } = layer.op {
+            Cow::Owned(sequence::subsampled(name, &x, subsample, self.input)?)
+        } else {
+            x
+        };
+        let geometry = Geometry::new(self, &x.shape).ok_or_else(|| {
+            let shape = &x.shape;
+            ModelError::invalid(name, format!("cannot run on a tensor of shape {shape:?}"))
+        })?;
         with_storage!(self.out, O => {
             if self.final_weights().wide {
                 self.blocks::<i64, O>(&x, &geometry, counters)
@@ -124,7 +161,11 @@ impl LinearPlan {
     fn final_weights(&self) -> &Weights {
         match &self.kind {
             Kind::Separable { pointwise, .. } => pointwise,
-            Kind::Conv { .. } | Kind::Depthwise { .. } | Kind::Dense => &self.weights,
+            Kind::Conv { .. }
+            | Kind::Depthwise { .. }
+            | Kind::Transposed { .. }
+            | Kind::DepthwiseTransposed { .. }
+            | Kind::Dense => &self.weights,
         }
     }
 
@@ -155,9 +196,7 @@ impl LinearPlan {
         let (mut tally, mut inner) = (Tally::default(), StageCount::default());
         for (block, depthwise) in results {
             tally.merge(&block);
-            inner.saturated += depthwise.saturated;
-            inner.elements += depthwise.elements;
-            inner.max_abs = inner.max_abs.max(depthwise.max_abs);
+            inner.merge(depthwise);
         }
         if matches!(self.kind, Kind::Separable { .. }) {
             counters.add(Stage::DepthwiseAccumulator, inner);
@@ -183,25 +222,19 @@ impl LinearPlan {
             image,
             rows,
         };
-        match &self.kind {
-            Kind::Separable {
-                pointwise,
-                inner: bits,
-                ..
-            } => {
-                let n_pixels = out.len().div_euclid(self.out_channels.max(1));
-                let mut depthwise = vec![0i32; n_pixels * self.weights.channels];
-                self.depthwise_sums(&x.values, &place, *bits, &mut depthwise, &mut inner);
-                A::dense(
-                    &Values::I32(depthwise),
-                    pointwise,
-                    self.weights.channels,
-                    &mut sums,
-                );
-            }
-            Kind::Conv { .. } | Kind::Depthwise { .. } | Kind::Dense => {
-                A::product(self, &x.values, &place, &mut sums);
-            }
+        if let Kind::Separable {
+            pointwise,
+            inner: bits,
+            ..
+        } = &self.kind
+        {
+            let channels = self.weights.channels;
+            let n_pixels = out.len().div_euclid(self.out_channels.max(1));
+            let mut depthwise = vec![0i32; n_pixels * channels];
+            self.depthwise_sums(&x.values, &place, *bits, &mut depthwise, &mut inner);
+            A::dense(&Values::I32(depthwise), pointwise, channels, &mut sums);
+        } else {
+            A::product(self, &x.values, &place, &mut sums);
         }
         let mut tally = Tally::default();
         for (sums, out) in sums
@@ -229,245 +262,12 @@ impl LinearPlan {
             i64::product(self, x, place, &mut sums);
             let narrowed = sums
                 .iter()
-                .map(|sum| i32::narrow(saturate(*sum, bits, count)));
+                .map(|sum| i32::narrow(count.saturate(*sum, bits)));
             out.iter_mut().zip(narrowed).for_each(|(out, v)| *out = v);
         } else {
             i32::product(self, x, place, out);
             out.iter_mut()
-                .for_each(|v| *v = i32::narrow(saturate(v.wide(), bits, count)));
-        }
-    }
-
-    fn geometry(&self, name: &str, x: &[usize]) -> Result<Geometry, ModelError> {
-        let misfit = || ModelError::invalid(name, format!("cannot run on a tensor of shape {x:?}"));
-        let (kernel, steps, padding) = match &self.kind {
-            Kind::Dense => {
-                let (channels, leading) = x.split_last().ok_or_else(misfit)?;
-                let out_shape: Vec<usize> =
-                    leading.iter().copied().chain([self.out_channels]).collect();
-                return Ok(Geometry {
-                    n_images: 1,
-                    n_rows: leading.iter().product(),
-                    row_len: 1,
-                    out_shape,
-                    channels: *channels,
-                    window: Window::pointwise(0, 0),
-                });
-            }
-            Kind::Conv {
-                kernel,
-                steps,
-                padding,
-            } => (*kernel, *steps, *padding),
-            Kind::Depthwise {
-                kernel,
-                steps,
-                padding,
-            }
-            | Kind::Separable {
-                kernel,
-                steps,
-                padding,
-                ..
-            } => (*kernel, *steps, ConvPadding::Plain(*padding)),
-        };
-        let &[batch, in_h, in_w, channels] = x else {
-            return Err(misfit());
-        };
-        let (out_h, pad_top) = axis(in_h, kernel[0], &steps, 0, padding).ok_or_else(misfit)?;
-        let (out_w, pad_left) = axis(in_w, kernel[1], &steps, 1, padding).ok_or_else(misfit)?;
-        let window = Window {
-            in_h,
-            in_w,
-            out_h,
-            out_w,
-            kernel_h: kernel[0],
-            kernel_w: kernel[1],
-            stride_h: steps.strides[0],
-            stride_w: steps.strides[1],
-            dilation_h: steps.dilation[0],
-            dilation_w: steps.dilation[1],
-            pad_top,
-            pad_left,
-        };
-        let out_shape = vec![batch, out_h, out_w, self.out_channels];
-        Ok(Geometry {
-            n_images: batch,
-            n_rows: out_h,
-            row_len: out_w,
-            out_shape,
-            channels,
-            window,
-        })
-    }
-}
-
-/// What a layer multiplies with what.
-struct Operands {
-    kind: Kind,
-    weights: Weights,
-    /// Interval of everything that the weights meet.
-    covered: Interval,
-    border: Option<Values>,
-}
-
-impl Operands {
-    /// Returns the operands of a layer with weights for entered inputs in `x`.
-    fn new(layer: &IntegerLayer, x: Interval) -> Option<Self> {
-        match &layer.op {
-            IntegerOp::Conv2D(op) => Some(Self::conv(op, x)),
-            IntegerOp::DepthwiseConv2D(op) => {
-                let kernel = [op.kernel.dim().0, op.kernel.dim().1];
-                let kind = Kind::Depthwise {
-                    kernel,
-                    steps: Steps::of(op),
-                    padding: op.padding,
-                };
-                let weights = Weights::new(op.kernel.iter(), op.kernel.dim().2, x);
-                Some(Self {
-                    kind,
-                    weights,
-                    covered: x,
-                    border: None,
-                })
-            }
-            IntegerOp::SeparableConv2D {
-                depthwise: op,
-                pointwise,
-            } => {
-                let kernel = [op.kernel.dim().0, op.kernel.dim().1];
-                let inner = layer.inner.value_bits;
-                let sums = Interval {
-                    lo: inner.int_min(),
-                    hi: inner.int_max(),
-                };
-                let pointwise = Weights::new(pointwise.iter(), pointwise.ncols(), sums);
-                let (steps, padding) = (Steps::of(op), op.padding);
-                let kind = Kind::Separable {
-                    kernel,
-                    steps,
-                    padding,
-                    pointwise,
-                    inner,
-                };
-                let weights = Weights::new(op.kernel.iter(), op.kernel.dim().2, x);
-                Some(Self {
-                    kind,
-                    weights,
-                    covered: x,
-                    border: None,
-                })
-            }
-            IntegerOp::Dense { kernel } => {
-                let weights = Weights::new(kernel.iter(), kernel.ncols(), x);
-                Some(Self {
-                    kind: Kind::Dense,
-                    weights,
-                    covered: x,
-                    border: None,
-                })
-            }
-            IntegerOp::ReLU { .. }
-            | IntegerOp::MaxPool2D(_)
-            | IntegerOp::GlobalAveragePooling2D { .. }
-            | IntegerOp::Add
-            | IntegerOp::Concatenate
-            | IntegerOp::Flatten
-            | IntegerOp::Reshape { .. }
-            | IntegerOp::Identity => None,
-        }
-    }
-
-    fn conv(op: &ConvOp, x: Interval) -> Self {
-        let (kh, kw, channels, filters) = op.kernel.dim();
-        let covered = with_border(x, &op.border);
-        let padding = match &op.border {
-            Border::Valid => ConvPadding::Plain(Padding::Valid),
-            Border::Same => ConvPadding::Plain(Padding::Same),
-            Border::Value(_) => ConvPadding::Filled,
-        };
-        let steps = Steps {
-            strides: op.strides,
-            dilation: op.dilation,
-        };
-        Self {
-            kind: Kind::Conv {
-                kernel: [kh, kw],
-                steps,
-                padding,
-            },
-            weights: Weights::new(op.kernel.iter(), filters, covered),
-            covered,
-            border: border_values(&op.border, channels),
-        }
-    }
-}
-
-impl Steps {
-    const fn of(op: &DepthwiseOp) -> Self {
-        Self {
-            strides: op.strides,
-            dilation: op.dilation,
-        }
-    }
-}
-
-/// Extents of one run.
-#[derive(Debug)]
-struct Geometry {
-    n_images: usize,
-    n_rows: usize,
-    /// Pixels of an output row.
-    row_len: usize,
-    out_shape: Vec<usize>,
-    channels: usize,
-    window: Window,
-}
-
-/// Which output rows a worker computes.
-struct Place<'a> {
-    geometry: &'a Geometry,
-    image: usize,
-    rows: std::ops::Range<usize>,
-}
-
-fn border_values(border: &Border, channels: usize) -> Option<Values> {
-    match border {
-        Border::Valid | Border::Same => None,
-        Border::Value(values) => Some(Values::I64((0..channels).map(|c| values.at(c)).collect())),
-    }
-}
-
-fn convert(values: Values, storage: Storage) -> Values {
-    let Values::I64(wide) = values else {
-        return values;
-    };
-    with_storage!(storage, T => T::values(wide.into_iter().map(T::narrow).collect()))
-}
-
-/// Returns the output extent and the border before the first position of one axis.
-fn axis(
-    n: usize,
-    kernel: usize,
-    steps: &Steps,
-    axis: usize,
-    padding: ConvPadding,
-) -> Option<(usize, usize)> {
-    let (stride, dilation) = (steps.strides[axis], steps.dilation[axis]);
-    match padding {
-        ConvPadding::Plain(padding) => {
-            let out = window_extent(n, kernel, stride, dilation, padding)?;
-            let before = match padding {
-                Padding::Same => same_pads(n, kernel, stride, dilation).0,
-                Padding::Valid => 0,
-            };
-            Some((out, before))
-        }
-        ConvPadding::Filled => {
-            let (before, after) = same_pads(n, kernel, stride, 1);
-            let padded = n + before + after;
-            let out = window_extent(padded, kernel, stride, dilation, Padding::Valid)?;
-            Some((out, before))
+                .for_each(|v| *v = i32::narrow(count.saturate(v.wide(), bits)));
         }
     }
 }

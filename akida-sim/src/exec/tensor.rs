@@ -191,6 +191,14 @@ impl Tensor {
     }
 }
 
+/// Returns wide integers in the type `storage`; the caller knows that they fit.
+pub(crate) fn convert(values: Values, storage: Storage) -> Values {
+    let Values::I64(wide) = values else {
+        return values;
+    };
+    with_storage!(storage, T => T::values(wide.into_iter().map(T::narrow).collect()))
+}
+
 /// Returns the extents of a batch of `batch` items of `shape`; `None` if one is open.
 pub(crate) fn batch_shape(batch: usize, shape: &Shape) -> Option<Vec<usize>> {
     std::iter::once(Some(batch))

@@ -1,21 +1,26 @@
 //! `bitproof run`.
 
+mod dump;
+
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
+use bitproof::calibration::SampleSource;
 use bitproof::model_files::{NpzWriter, write_npy_f32};
-use bitproof::quantizer_core::{Counters, PerAxis, QFormat};
-use bitproof::{Executor, QuantizedModel, Tensor, load_quantized};
+use bitproof::quantizer_core::Counters;
+use bitproof::{Executor, ModelMemory, QuantizedModel, Run, load_quantized};
 use ndarray::{ArrayD, Axis, IxDyn};
 use serde_json::{Value, json};
 
 use crate::args::{Format, RunArgs};
 use crate::progress::Meter;
 use crate::{inputs, samples};
+use dump::Dump;
 
 /// Runs a quantized model on inputs.
 pub(super) fn run(args: &RunArgs) -> Result<()> {
     let model = load_quantized(&args.model.path())?;
+    check_outputs(args.outputs.as_deref(), &model)?;
     let executor = Executor::new(&model);
     let samples = samples::at(&args.inputs, &args.source)?;
     let mut source = inputs::open(samples, &inputs::quantized_input(&model)?)?;
@@ -23,20 +28,23 @@ pub(super) fn run(args: &RunArgs) -> Result<()> {
     let mut meter = Meter::new(total, "items");
     let mut dump = args.dump_layers.is_some().then(|| Dump::new(&model));
     let mut counters = vec![Counters::default(); model.nodes.len()];
-    let mut outputs: Vec<ArrayD<f32>> = Vec::new();
+    let mut outputs: Vec<Vec<ArrayD<f32>>> = vec![Vec::new(); model.outputs.len()];
     let mut done = 0;
-    inputs::each_batch(source.as_mut(), |batch, _| {
-        let run = executor.run(batch, &mut |index, tensor| {
+    let mut steps = Steps::new(args, &model);
+    steps.each(source.as_mut(), |batch, memory| {
+        let Run {
+            outputs: tensors,
+            counters: counts,
+        } = executor.run_step(batch, memory, &mut |index, tensor| {
             if let Some(dump) = &mut dump {
                 dump.add(index, tensor);
             }
         })?;
-        counters
-            .iter_mut()
-            .zip(&run.counters)
-            .for_each(|(all, batch)| all.merge(batch));
+        let all = counters.iter_mut().zip(&counts);
+        all.for_each(|(all, batch)| all.merge(batch));
         if args.outputs.is_some() {
-            outputs.push(inputs::first_output(&run.outputs)?);
+            let all = outputs.iter_mut().zip(&tensors);
+            all.for_each(|(all, output)| all.push(output.floats()));
         }
         done += batch.len_of(Axis(0));
         meter.set(done, total);
@@ -45,7 +53,7 @@ pub(super) fn run(args: &RunArgs) -> Result<()> {
     let seconds = meter.finish();
     samples::warn_skipped(source.skipped(), total);
     if let Some(path) = &args.outputs {
-        write_npy_f32(path, &joined(&outputs)?)?;
+        write_outputs(path, &model, &outputs)?;
     }
     if let (Some(dump), Some(path)) = (&dump, &args.dump_layers) {
         dump.write(path)?;
@@ -54,6 +62,83 @@ pub(super) fn run(args: &RunArgs) -> Result<()> {
     Ok(())
 }
 
+/// How inputs pass: in batches of their own, or one after another as a sequence.
+enum Steps {
+    Batches,
+    Sequence { reset_every: Option<usize> },
+}
+
+impl Steps {
+    fn new(args: &RunArgs, model: &QuantizedModel) -> Self {
+        if args.sequence {
+            let reset_every = args.reset_every.map(usize::from);
+            return Self::Sequence { reset_every };
+        }
+        if model.is_temporal() {
+            eprintln!(
+                "warning: the model remembers earlier steps; without --sequence each input starts \
+                 from empty buffers"
+            );
+        }
+        Self::Batches
+    }
+
+    /// Runs `f` on all inputs with what temporal layers remember.
+    fn each(
+        &mut self,
+        source: &mut dyn SampleSource,
+        mut f: impl FnMut(&ArrayD<f32>, &mut ModelMemory) -> Result<()>,
+    ) -> Result<()> {
+        let Self::Sequence { reset_every } = self else {
+            return inputs::each_batch(source, |batch, _| f(batch, &mut ModelMemory::default()));
+        };
+        let mut memory = ModelMemory::default();
+        let mut n_steps = 0_usize;
+        inputs::each_batch(source, |batch, _| {
+            for step in batch.axis_chunks_iter(Axis(0), 1) {
+                if reset_every.is_some_and(|n| n_steps.checked_rem(n) == Some(0)) {
+                    memory = ModelMemory::default();
+                }
+                f(&step.to_owned(), &mut memory)?;
+                n_steps += 1;
+            }
+            Ok(())
+        })
+    }
+}
+
+fn is_npz(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|e| e.eq_ignore_ascii_case("npz"))
+}
+
+/// Fails before any work where the outputs could not be written.
+fn check_outputs(path: Option<&Path>, model: &QuantizedModel) -> Result<()> {
+    let n_outputs = model.outputs.len();
+    match path {
+        Some(path) if n_outputs != 1 && !is_npz(path) => bail!(
+            "{}: the model has {n_outputs} outputs: give a .npz",
+            path.display()
+        ),
+        _ => Ok(()),
+    }
+}
+
+fn write_outputs(path: &Path, model: &QuantizedModel, outputs: &[Vec<ArrayD<f32>>]) -> Result<()> {
+    if !is_npz(path) {
+        let only = outputs
+            .first()
+            .map_or(Ok(ArrayD::zeros(IxDyn(&[0]))), |all| joined(all));
+        return Ok(write_npy_f32(path, &only?)?);
+    }
+    let mut npz = NpzWriter::create(path)?;
+    for (index, all) in model.outputs.iter().zip(outputs) {
+        npz.f32(&model.nodes[*index].name, &joined(all)?)?;
+    }
+    Ok(npz.finish()?)
+}
+
+/// Returns batches as one array.
 fn joined(outputs: &[ArrayD<f32>]) -> Result<ArrayD<f32>> {
     let views: Vec<_> = outputs.iter().map(|x| x.view()).collect();
     if views.is_empty() {
@@ -106,74 +191,4 @@ fn to_json(
         })
         .collect();
     json!({ "items": total, "ms_per_item": milliseconds, "layers": layers })
-}
-
-/// Every layer's outputs, batch after batch.
-struct Dump<'m> {
-    model: &'m QuantizedModel,
-    integers: Vec<Vec<ArrayD<i64>>>,
-    floats: Vec<Vec<ArrayD<f32>>>,
-}
-
-impl<'m> Dump<'m> {
-    fn new(model: &'m QuantizedModel) -> Self {
-        let n_nodes = model.nodes.len();
-        Self {
-            model,
-            integers: vec![Vec::new(); n_nodes],
-            floats: vec![Vec::new(); n_nodes],
-        }
-    }
-
-    fn add(&mut self, index: usize, tensor: &Tensor) {
-        match tensor.integers() {
-            Some(integers) => self.integers[index].push(integers),
-            None => self.floats[index].push(tensor.floats()),
-        }
-    }
-
-    fn write(&self, path: &Path) -> Result<()> {
-        let mut npz = NpzWriter::create(path)?;
-        for (i, node) in self.model.nodes.iter().enumerate() {
-            if !self.floats[i].is_empty() {
-                npz.f32(&format!("{}/float", node.name), &joined(&self.floats[i])?)?;
-                continue;
-            }
-            let views: Vec<_> = self.integers[i].iter().map(|x| x.view()).collect();
-            if views.is_empty() {
-                continue;
-            }
-            let values = ndarray::concatenate(Axis(0), &views)?;
-            if node.inputs.is_empty() {
-                npz.integers(&format!("{}/raw", node.name), &values)?;
-                continue;
-            }
-            npz.integers(&format!("{}/values", node.name), &values)?;
-            if let Some(format) = node.format() {
-                write_format(&mut npz, &node.name, &format)?;
-            }
-        }
-        Ok(npz.finish()?)
-    }
-}
-
-fn write_format(npz: &mut NpzWriter, layer: &str, format: &QFormat) -> Result<()> {
-    let bits = ArrayD::from_elem(IxDyn(&[]), i64::from(format.value_bits.bits()));
-    npz.integers(&format!("{layer}/value_bits"), &bits)?;
-    npz.integers(
-        &format!("{layer}/frac_bits"),
-        &array(&format.frac_bits.map(i64::from)),
-    )?;
-    if let Some(scales) = &format.scales {
-        npz.f32(&format!("{layer}/scales"), &array(scales))?;
-    }
-    Ok(())
-}
-
-/// Returns a scalar array, or one entry a channel.
-fn array<T: Copy>(values: &PerAxis<T>) -> ArrayD<T> {
-    match values {
-        PerAxis::Tensor(value) => ArrayD::from_elem(IxDyn(&[]), *value),
-        PerAxis::Axis(values) => ndarray::Array1::from_vec(values.clone()).into_dyn(),
-    }
 }

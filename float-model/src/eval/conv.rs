@@ -2,7 +2,7 @@
 
 use kernels::{ConvTranspose2d, DepthwiseTranspose, Kernels, Window};
 use ndarray::{Array4, Axis, s};
-use quantizer_core::geometry::same_pads;
+use quantizer_core::geometry::{same_pads, transposed_crop};
 use rayon::prelude::*;
 
 use super::tensor::{Tensor, by_rows, image};
@@ -238,7 +238,7 @@ pub(super) fn dense(
 }
 
 /// Returns the matrix product, row-major, rows in parallel. The output must not be empty.
-fn product(
+pub(super) fn product(
     kernels: Kernels,
     factors: &kernels::Dense<'_, f32, f32>,
     bias: Option<&[f32]>,
@@ -293,20 +293,8 @@ impl Sliding {
     }
 
     /// Returns the rows and columns that a transposed convolution crops before the first.
-    ///
-    /// ```text
-    /// same:  floor(max((n - 1) * stride + kernel - out, 0) / 2)
-    /// valid: 0
-    /// ```
     fn crop(&self, x: [usize; 3], out: [usize; 3], padding: Padding) -> [usize; 2] {
-        let before = |axis: usize| {
-            let reach = x[axis].saturating_sub(1) * self.strides[axis] + self.kernel[axis];
-            reach.saturating_sub(out[axis]).div_euclid(2)
-        };
-        match padding {
-            Padding::Same => [before(0), before(1)],
-            Padding::Valid => [0, 0],
-        }
+        [0, 1].map(|i| transposed_crop(x[i], out[i], self.kernel[i], self.strides[i], padding))
     }
 
     fn window(

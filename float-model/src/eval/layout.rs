@@ -4,6 +4,23 @@ use ndarray::{ArrayView, IxDyn};
 use quantizer_core::geometry::Pads;
 
 use super::tensor::{Tensor, by_rows, image};
+use crate::GraphError;
+use crate::shape::item_axis;
+
+/// Returns index `token` of an axis, which disappears.
+pub(super) fn extract(
+    name: &str,
+    token: usize,
+    axis: isize,
+    x: &Tensor<'_>,
+) -> Result<Vec<f32>, GraphError> {
+    let axis = item_axis(name, axis, x.extents.len() - 1)? + 1;
+    let n_tokens = x.extents[axis];
+    let len: usize = x.extents[axis + 1..].iter().product();
+    let groups = x.data.chunks((n_tokens * len).max(1));
+    let tokens = groups.flat_map(|group| &group[token * len..(token + 1) * len]);
+    Ok(tokens.copied().collect())
+}
 
 /// Returns the image with zeros around it.
 pub(super) fn zero_pad(pads: Pads, x: &Tensor<'_>, extents: &[usize]) -> Vec<f32> {

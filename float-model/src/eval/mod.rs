@@ -11,6 +11,7 @@ mod layout;
 mod merge;
 mod pointwise;
 mod pool;
+mod temporal;
 mod tensor;
 
 use std::borrow::Cow;
@@ -21,7 +22,10 @@ use ndarray::{ArrayD, IxDyn};
 use crate::shape::infer_shape;
 use crate::{Graph, GraphError, Layer, NodeId, Shape};
 
+use temporal::Memory;
 use tensor::Tensor;
+
+pub use temporal::GraphMemory;
 
 impl Graph {
     /// Returns the outputs of the network, in the order of [`outputs`](Self::outputs).
@@ -29,7 +33,8 @@ impl Graph {
     /// `inputs` holds one tensor `[batch, ...]` for each input layer, in the order of
     /// [`inputs`](Self::inputs). `observer` is called once for each layer, input layers included,
     /// in the order of [`nodes`](Self::nodes), with the layer's output `[batch, ...]`. A tensor
-    /// is freed after the last layer that takes it. NUMERICS.md: F1.
+    /// is freed after the last layer that takes it. Temporal layers start from an empty memory.
+    /// NUMERICS.md: F1.
     ///
     /// # Errors
     ///
@@ -40,7 +45,24 @@ impl Graph {
         inputs: &[&ArrayD<f32>],
         observer: &mut dyn FnMut(NodeId, &ArrayD<f32>),
     ) -> Result<Vec<ArrayD<f32>>, GraphError> {
-        self.run_with(Kernels::active(), inputs, observer)
+        self.run_step(inputs, &mut GraphMemory::default(), observer)
+    }
+
+    /// Returns the outputs for the next inputs of a sequence, as [`run`](Self::run).
+    ///
+    /// `memory` is what the temporal layers remember of the steps before; one that is new is
+    /// empty. Item `i` of each batch continues item `i` of the batch before.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`run`](Self::run), and a batch of other extents than the one before.
+    pub fn run_step(
+        &self,
+        inputs: &[&ArrayD<f32>],
+        memory: &mut GraphMemory,
+        observer: &mut dyn FnMut(NodeId, &ArrayD<f32>),
+    ) -> Result<Vec<ArrayD<f32>>, GraphError> {
+        self.run_with(Kernels::active(), inputs, memory, observer)
     }
 
     /// Returns the first output of a network of one input `[batch, ...]`.
@@ -57,6 +79,7 @@ impl Graph {
         &self,
         kernels: Kernels,
         inputs: &[&ArrayD<f32>],
+        memory: &mut GraphMemory,
         observer: &mut dyn FnMut(NodeId, &ArrayD<f32>),
     ) -> Result<Vec<ArrayD<f32>>, GraphError> {
         let mut values: Vec<Option<Cow<'_, ArrayD<f32>>>> = vec![None; self.nodes().len()];
@@ -71,7 +94,8 @@ impl Graph {
                     .iter()
                     .filter_map(|input| values[input.index()].as_deref())
                     .collect();
-                let value = apply_with(kernels, &node.name, &node.layer, &args)?;
+                let memory = memory.of(id.index());
+                let value = apply_with(kernels, &node.name, &node.layer, &args, memory)?;
                 values[id.index()] = Some(Cow::Owned(value));
             }
             if let Some(value) = &values[id.index()] {
@@ -144,7 +168,22 @@ pub fn apply(
     layer: &Layer,
     inputs: &[&ArrayD<f32>],
 ) -> Result<ArrayD<f32>, GraphError> {
-    apply_with(Kernels::active(), name, layer, inputs)
+    let memory = &mut Memory::default();
+    apply_with(Kernels::active(), name, layer, inputs, memory)
+}
+
+/// Returns the output of one layer of a sequence, as [`apply`]; `index` is its place in `memory`.
+///
+/// # Errors
+///
+/// Those of [`apply`], and a batch of other extents than the one before.
+pub fn apply_step(
+    name: &str,
+    layer: &Layer,
+    inputs: &[&ArrayD<f32>],
+    (memory, index): (&mut GraphMemory, usize),
+) -> Result<ArrayD<f32>, GraphError> {
+    apply_with(Kernels::active(), name, layer, inputs, memory.of(index))
 }
 
 fn apply_with(
@@ -152,10 +191,11 @@ fn apply_with(
     name: &str,
     layer: &Layer,
     inputs: &[&ArrayD<f32>],
+    memory: &mut Memory,
 ) -> Result<ArrayD<f32>, GraphError> {
     let extents = output_extents(name, layer, inputs)?;
     let tensors: Vec<Tensor<'_>> = inputs.iter().map(|x| Tensor::new(x)).collect();
-    let out = compute(kernels, name, layer, &tensors, &extents)?;
+    let out = compute(kernels, name, layer, (&tensors, &extents), memory)?;
     ArrayD::from_shape_vec(IxDyn(&extents), out)
         .map_err(|error| GraphError::invalid(name, format!("output {extents:?}: {error}")))
 }
@@ -197,8 +237,8 @@ fn compute(
     kernels: Kernels,
     name: &str,
     layer: &Layer,
-    inputs: &[Tensor<'_>],
-    extents: &[usize],
+    (inputs, extents): (&[Tensor<'_>], &[usize]),
+    memory: &mut Memory,
 ) -> Result<Vec<f32>, GraphError> {
     let Some(x) = inputs.first() else {
         return Err(GraphError::invalid(name, "has no input"));
@@ -206,6 +246,7 @@ fn compute(
     if extents.contains(&0) {
         return Ok(Vec::new());
     }
+    let refused = |message: String| GraphError::invalid(name, message);
     let mut out = match layer {
         Layer::Input(_) => x.to_vec(),
         Layer::Conv2D(layer) => conv::conv2d(kernels, layer, x, extents),
@@ -216,6 +257,10 @@ fn compute(
             conv::depthwise_transpose(kernels, layer, x, extents)
         }
         Layer::Dense(layer) => conv::dense(kernels, layer, x, extents),
+        Layer::StatefulProjection(layer) => {
+            let steps = x.every(layer.subsample);
+            conv::dense(kernels, &layer.dense, &steps, extents)
+        }
         Layer::BatchNormalization(layer) => pointwise::normalize(name, layer, x)?,
         Layer::ReLU(relu) => pointwise::map(x, |x| pointwise::rectify(*relu, x)),
         Layer::LeakyReLU { alpha } => pointwise::map(x, |x| activation::leaky(*alpha, x)),
@@ -232,6 +277,16 @@ fn compute(
         Layer::ZeroPadding2D(pads) => layout::zero_pad(*pads, x, extents),
         Layer::UpSampling2D { size } => layout::up_sample(*size, x, extents),
         Layer::Permute { dims } => layout::permute(dims, x),
+        Layer::ExtractToken { token, axis } => layout::extract(name, *token, *axis, x)?,
+        Layer::BufferTempConv(conv) => {
+            temporal::frames(kernels, conv, x, extents, memory).map_err(refused)?
+        }
+        Layer::DepthwiseBufferTempConv(conv) => {
+            temporal::depthwise_frames(conv, x, memory).map_err(refused)?
+        }
+        Layer::StatefulRecurrent(recurrent) => {
+            temporal::recur(recurrent, x, memory).map_err(refused)?
+        }
         Layer::Flatten | Layer::Reshape { .. } | Layer::Dropout { .. } => x.to_vec(),
     };
     if let Some(fused) = layer.activation() {
@@ -270,7 +325,14 @@ mod tests {
             (f32::from(u8::try_from(sum.rem_euclid(97)).unwrap()) - 40.0) / 37.0
         });
         let run = |kernels| {
-            let outputs = graph.run_with(kernels, &[&image], &mut |_, _| ()).unwrap();
+            let outputs = graph
+                .run_with(
+                    kernels,
+                    &[&image],
+                    &mut GraphMemory::default(),
+                    &mut |_, _| (),
+                )
+                .unwrap();
             outputs[0].iter().map(|x| x.to_bits()).collect::<Vec<u32>>()
         };
         let expected = run(Kernels::new(kernels::Isa::Portable).unwrap());

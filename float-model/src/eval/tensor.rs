@@ -63,6 +63,20 @@ impl<'a> Tensor<'a> {
         }
     }
 
+    /// Returns every `n`-th step of `[batch, time, channels]`, the last of each group of `n`.
+    pub(super) fn every(&self, n: usize) -> Tensor<'static> {
+        let mut extents = self.extents.clone();
+        if let Some(time) = extents.get_mut(1) {
+            *time = time.checked_div(n).unwrap_or(0);
+        }
+        let steps = self.data.chunks(self.last().max(1));
+        let kept = steps.skip(n.saturating_sub(1)).step_by(n.max(1));
+        Tensor {
+            extents,
+            data: kept.flatten().copied().collect(),
+        }
+    }
+
     /// Returns the tensor with each channel `n` times in a row.
     pub(super) fn repeat_channels(&self, n: usize) -> Tensor<'static> {
         let mut extents = self.extents.clone();

@@ -23,7 +23,7 @@ impl Rewrite for SplitActivation {
         let name = view.fresh_name(format!("{}_activ", node.name), &[]);
         let message = format!("its activation is now `{name}`");
         let set_linear = |layer: &mut Layer| {
-            if let Some(activation) = activation_mut(layer) {
+            if let Some(activation) = layer.activation_mut() {
                 *activation = Activation::Linear;
             }
         };
@@ -36,38 +36,6 @@ impl Rewrite for SplitActivation {
             message,
             edits: vec![Edit::change(node, set_linear), insert],
         })
-    }
-}
-
-fn activation_mut(layer: &mut Layer) -> Option<&mut Activation> {
-    match layer {
-        Layer::Conv2D(conv) => Some(&mut conv.activation),
-        Layer::DepthwiseConv2D(conv) | Layer::DepthwiseConv2DTranspose(conv) => {
-            Some(&mut conv.activation)
-        }
-        Layer::SeparableConv2D(conv) => Some(&mut conv.activation),
-        Layer::Conv2DTranspose(conv) => Some(&mut conv.activation),
-        Layer::Dense(dense) => Some(&mut dense.activation),
-        Layer::Input(_)
-        | Layer::BatchNormalization(_)
-        | Layer::ReLU(_)
-        | Layer::LeakyReLU { .. }
-        | Layer::PReLU { .. }
-        | Layer::Activation(_)
-        | Layer::MaxPool2D(_)
-        | Layer::AveragePool2D(_)
-        | Layer::GlobalAveragePooling2D(_)
-        | Layer::Add(_)
-        | Layer::Multiply
-        | Layer::Subtract
-        | Layer::Concatenate { .. }
-        | Layer::Rescaling(_)
-        | Layer::ZeroPadding2D(_)
-        | Layer::UpSampling2D { .. }
-        | Layer::Flatten
-        | Layer::Reshape { .. }
-        | Layer::Permute { .. }
-        | Layer::Dropout { .. } => None,
     }
 }
 

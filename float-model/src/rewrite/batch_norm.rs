@@ -38,17 +38,18 @@ impl Rewrite for FoldBatchNorm {
         };
         let target = view.sole_input(id).ok_or(Skip::NoMatch)?;
         let conv = view.node(target);
-        match conv.layer.activation() {
-            None => {
-                let class = conv.layer.class_name();
-                let reason = format!("`{}` ({class}) has no weights to take it in", conv.name);
-                return Err(Skip::Blocked(reason));
-            }
-            Some(Activation::Linear) => {}
-            Some(_) => {
-                let reason = format!("`{}` has an activation", conv.name);
-                return Err(Skip::Blocked(reason));
-            }
+        if !can_take(&conv.layer) {
+            let class = conv.layer.class_name();
+            let reason = format!("`{}` ({class}) has no weights to take it in", conv.name);
+            return Err(Skip::Blocked(reason));
+        }
+        if conv
+            .layer
+            .activation()
+            .is_some_and(|f| f != Activation::Linear)
+        {
+            let reason = format!("`{}` has an activation", conv.name);
+            return Err(Skip::Blocked(reason));
         }
         view.sole_consumer(target)?;
         expect_last_axis(node, norm)?;
@@ -64,6 +65,21 @@ impl Rewrite for FoldBatchNorm {
             ],
         })
     }
+}
+
+/// Returns whether a layer has weights that a gain of each output channel can go into.
+const fn can_take(layer: &Layer) -> bool {
+    matches!(
+        layer,
+        Layer::Conv2D(_)
+            | Layer::DepthwiseConv2D(_)
+            | Layer::DepthwiseConv2DTranspose(_)
+            | Layer::SeparableConv2D(_)
+            | Layer::Conv2DTranspose(_)
+            | Layer::Dense(_)
+            | Layer::BufferTempConv(_)
+            | Layer::DepthwiseBufferTempConv(_)
+    )
 }
 
 /// Fails unless the normalization is one of the last axis.
@@ -121,6 +137,10 @@ struct Fold {
 }
 
 impl Fold {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "`can_take` names the same classes"
+    )]
     fn apply(&self, layer: &mut Layer) {
         match layer {
             Layer::Conv2D(conv) => {
@@ -150,26 +170,15 @@ impl Fold {
                 dense.kernel *= &self.gain;
                 self.fold_bias(&mut dense.bias);
             }
-            Layer::Input(_)
-            | Layer::BatchNormalization(_)
-            | Layer::ReLU(_)
-            | Layer::LeakyReLU { .. }
-            | Layer::PReLU { .. }
-            | Layer::Activation(_)
-            | Layer::MaxPool2D(_)
-            | Layer::AveragePool2D(_)
-            | Layer::GlobalAveragePooling2D(_)
-            | Layer::Add(_)
-            | Layer::Multiply
-            | Layer::Subtract
-            | Layer::Concatenate { .. }
-            | Layer::Rescaling(_)
-            | Layer::ZeroPadding2D(_)
-            | Layer::UpSampling2D { .. }
-            | Layer::Flatten
-            | Layer::Reshape { .. }
-            | Layer::Permute { .. }
-            | Layer::Dropout { .. } => {}
+            Layer::BufferTempConv(conv) => {
+                conv.kernel *= &self.gain;
+                self.fold_bias(&mut conv.bias);
+            }
+            Layer::DepthwiseBufferTempConv(conv) => {
+                conv.kernel *= &self.gain;
+                self.fold_bias(&mut conv.bias);
+            }
+            _ => {}
         }
     }
 

@@ -14,6 +14,10 @@ pub(super) struct Window {
 
 impl Window {
     /// Returns the window of a convolution that pads with zeros, if it pads.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the convolutions that slide over their input, or output, are named"
+    )]
     pub(super) fn of(layer: &Layer) -> Option<Self> {
         let (kernel, strides, dilation, padding) = match layer {
             Layer::Conv2D(conv) if conv.padding_value.is_none() => {
@@ -29,29 +33,7 @@ impl Window {
             Layer::Conv2DTranspose(conv) => {
                 (&conv.kernel, conv.strides, conv.dilation, conv.padding)
             }
-            Layer::Input(_)
-            | Layer::Conv2D(_)
-            | Layer::DepthwiseConv2DTranspose(_)
-            | Layer::Dense(_)
-            | Layer::BatchNormalization(_)
-            | Layer::ReLU(_)
-            | Layer::LeakyReLU { .. }
-            | Layer::PReLU { .. }
-            | Layer::Activation(_)
-            | Layer::MaxPool2D(_)
-            | Layer::AveragePool2D(_)
-            | Layer::GlobalAveragePooling2D(_)
-            | Layer::Add(_)
-            | Layer::Multiply
-            | Layer::Subtract
-            | Layer::Concatenate { .. }
-            | Layer::Rescaling(_)
-            | Layer::ZeroPadding2D(_)
-            | Layer::UpSampling2D { .. }
-            | Layer::Flatten
-            | Layer::Reshape { .. }
-            | Layer::Permute { .. }
-            | Layer::Dropout { .. } => return None,
+            _ => return None,
         };
         let (height, width, _, _) = kernel.dim();
         Some(Self {

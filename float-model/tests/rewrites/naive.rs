@@ -119,6 +119,11 @@ fn eval(layer: &Layer, inputs: &[&Tensor]) -> Tensor {
         | Layer::Subtract
         | Layer::Concatenate { .. }
         | Layer::UpSampling2D { .. }
+        | Layer::StatefulProjection(_)
+        | Layer::BufferTempConv(_)
+        | Layer::DepthwiseBufferTempConv(_)
+        | Layer::StatefulRecurrent(_)
+        | Layer::ExtractToken { .. }
         | Layer::Permute { .. } => panic!("not needed here: {layer:?}"),
     }
 }

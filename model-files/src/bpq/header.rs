@@ -117,8 +117,39 @@ pub(super) enum KindHeader {
     GlobalAveragePooling2d {
         keepdims: bool,
     },
+    Conv2dTranspose {
+        strides: [usize; 2],
+        padding: PaddingHeader,
+        output_padding: Option<[usize; 2]>,
+    },
+    DepthwiseConv2dTranspose {
+        strides: [usize; 2],
+    },
+    StatefulProjection {
+        subsample: usize,
+    },
+    BufferTempConv {
+        n_frames: usize,
+    },
+    DepthwiseBufferTempConv,
+    StatefulRecurrent {
+        state_bits: u8,
+        has_multiplier: bool,
+    },
+    LookUp,
     Add,
-    Concatenate,
+    Concatenate {
+        /// Absent for the last axis.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        axis: Option<usize>,
+    },
+    Permute {
+        dims: Vec<usize>,
+    },
+    ExtractToken {
+        token: usize,
+        axis: usize,
+    },
     Flatten,
     Reshape {
         target_shape: Vec<isize>,

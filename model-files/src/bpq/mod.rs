@@ -5,6 +5,7 @@
 //! JSON text under the metadata key `bitproof`. The same model gives the same bytes.
 
 mod header;
+mod kind;
 mod read;
 mod tensors;
 mod write;

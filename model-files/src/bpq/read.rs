@@ -6,18 +6,13 @@ use akida_sim::{
     InputKind, InputQuantizerSpec, OutputRanges, Provenance, QuantizedModel, QuantizedNode,
     QuantizedOp,
 };
-use float_model::{Dtype, Padding, ParamCount};
-use ndarray::{Array, ArrayD, Dimension};
-use quantizer_core::layers::{
-    Border, ConvOp, DepthwiseOp, EntryStage, IntegerLayer, IntegerOp, PoolOp,
-};
+use float_model::{Dtype, ParamCount};
+use quantizer_core::layers::{EntryStage, IntegerLayer};
 use quantizer_core::quantizers::{AlignedWeights, InputQuantizer, OutputStage};
 use quantizer_core::{BitWidth, PerAxis, QFormat, Sign, Stage, ValueBits};
 use safetensors::SafeTensors;
 
-use super::header::{
-    BorderHeader, Header, IntegerHeader, KindHeader, NodeHeader, OpHeader, PaddingHeader,
-};
+use super::header::{Header, IntegerHeader, NodeHeader, OpHeader};
 use super::tensors::Read;
 use super::{KEY, VERSION};
 use crate::FileError;
@@ -202,89 +197,11 @@ fn read_integer(
     };
     Ok(IntegerLayer {
         entries,
-        op: read_kind(name, header.kind, tensors)?,
+        op: super::kind::read(name, header.kind, tensors)?,
         bias,
         inner: read_format(&format!("{name}/inner"), header.inner_bits, tensors)?,
         output,
         format: read_format(&format!("{name}/output"), header.value_bits, tensors)?,
-    })
-}
-
-fn read_kind(name: &str, kind: KindHeader, tensors: &mut Read<'_>) -> Result<IntegerOp, String> {
-    Ok(match kind {
-        KindHeader::Conv2d {
-            strides,
-            dilation,
-            border,
-        } => {
-            let border = match border {
-                BorderHeader::Valid => Border::Valid,
-                BorderHeader::Same => Border::Same,
-                BorderHeader::Value => Border::Value(tensors.per_axis(&format!("{name}/border"))?),
-            };
-            let kernel = ranked(tensors.integers(&format!("{name}/kernel"))?)?;
-            IntegerOp::Conv2D(ConvOp {
-                kernel,
-                strides,
-                dilation,
-                border,
-            })
-        }
-        KindHeader::DepthwiseConv2d {
-            strides,
-            dilation,
-            padding,
-        } => {
-            let kernel = ranked(tensors.integers(&format!("{name}/kernel"))?)?;
-            let padding = read_padding(padding);
-            IntegerOp::DepthwiseConv2D(DepthwiseOp {
-                kernel,
-                strides,
-                dilation,
-                padding,
-            })
-        }
-        KindHeader::SeparableConv2d {
-            strides,
-            dilation,
-            padding,
-        } => {
-            let kernel = ranked(tensors.integers(&format!("{name}/kernel"))?)?;
-            let padding = read_padding(padding);
-            IntegerOp::SeparableConv2D {
-                depthwise: DepthwiseOp {
-                    kernel,
-                    strides,
-                    dilation,
-                    padding,
-                },
-                pointwise: ranked(tensors.integers(&format!("{name}/pointwise"))?)?,
-            }
-        }
-        KindHeader::Dense => IntegerOp::Dense {
-            kernel: ranked(tensors.integers(&format!("{name}/kernel"))?)?,
-        },
-        KindHeader::Relu { has_max: false } => IntegerOp::ReLU { max: None },
-        KindHeader::Relu { has_max: true } => IntegerOp::ReLU {
-            max: Some(tensors.per_axis(&format!("{name}/max"))?),
-        },
-        KindHeader::MaxPool2d {
-            pool_size,
-            strides,
-            padding,
-        } => IntegerOp::MaxPool2D(PoolOp {
-            pool_size,
-            strides,
-            padding: read_padding(padding),
-        }),
-        KindHeader::GlobalAveragePooling2d { keepdims } => {
-            IntegerOp::GlobalAveragePooling2D { keepdims }
-        }
-        KindHeader::Add => IntegerOp::Add,
-        KindHeader::Concatenate => IntegerOp::Concatenate,
-        KindHeader::Flatten => IntegerOp::Flatten,
-        KindHeader::Reshape { target_shape } => IntegerOp::Reshape { target_shape },
-        KindHeader::Identity => IntegerOp::Identity,
     })
 }
 
@@ -310,22 +227,8 @@ fn read_format(prefix: &str, value_bits: u8, tensors: &mut Read<'_>) -> Result<Q
     })
 }
 
-fn ranked<D: Dimension>(array: ArrayD<i32>) -> Result<Array<i32, D>, String> {
-    let shape = array.shape().to_vec();
-    array
-        .into_dimensionality()
-        .map_err(|_| format!("a kernel of extents {shape:?}"))
-}
-
 fn bits(n: u8) -> Result<ValueBits, String> {
     ValueBits::new(n).map_err(|e| e.to_string())
-}
-
-const fn read_padding(padding: PaddingHeader) -> Padding {
-    match padding {
-        PaddingHeader::Same => Padding::Same,
-        PaddingHeader::Valid => Padding::Valid,
-    }
 }
 
 fn read_dtype(name: &str) -> Result<Dtype, String> {

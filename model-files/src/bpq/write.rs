@@ -3,13 +3,11 @@
 use std::path::Path;
 
 use akida_sim::{InputKind, QuantizedModel, QuantizedNode, QuantizedOp};
-use float_model::Padding;
 use quantizer_core::QFormat;
-use quantizer_core::layers::{Border, IntegerLayer, IntegerOp};
+use quantizer_core::layers::IntegerLayer;
 
 use super::header::{
-    BorderHeader, EntryHeader, Header, IntegerHeader, KindHeader, NodeHeader, OpHeader,
-    OutputHeader, PaddingHeader, ProvenanceHeader,
+    EntryHeader, Header, IntegerHeader, NodeHeader, OpHeader, OutputHeader, ProvenanceHeader,
 };
 use super::tensors::Written;
 use super::{KEY, VERSION};
@@ -138,7 +136,7 @@ fn integer_header(name: &str, layer: &IntegerLayer, tensors: &mut Written) -> In
         }
     });
     IntegerHeader {
-        kind: kind_header(name, &layer.op, tensors),
+        kind: super::kind::write(name, &layer.op, tensors),
         entries,
         inner_bits: layer.inner.value_bits.bits(),
         has_bias: layer.bias.is_some(),
@@ -147,86 +145,9 @@ fn integer_header(name: &str, layer: &IntegerLayer, tensors: &mut Written) -> In
     }
 }
 
-fn kind_header(name: &str, op: &IntegerOp, tensors: &mut Written) -> KindHeader {
-    match op {
-        IntegerOp::Conv2D(op) => {
-            tensors.integers(format!("{name}/kernel"), &op.kernel);
-            let border = match &op.border {
-                Border::Valid => BorderHeader::Valid,
-                Border::Same => BorderHeader::Same,
-                Border::Value(values) => {
-                    tensors.per_axis(format!("{name}/border"), values);
-                    BorderHeader::Value
-                }
-            };
-            KindHeader::Conv2d {
-                strides: op.strides,
-                dilation: op.dilation,
-                border,
-            }
-        }
-        IntegerOp::DepthwiseConv2D(op) => {
-            tensors.integers(format!("{name}/kernel"), &op.kernel);
-            let (strides, dilation) = (op.strides, op.dilation);
-            KindHeader::DepthwiseConv2d {
-                strides,
-                dilation,
-                padding: padding(op.padding),
-            }
-        }
-        IntegerOp::SeparableConv2D {
-            depthwise: op,
-            pointwise,
-        } => {
-            tensors.integers(format!("{name}/kernel"), &op.kernel);
-            tensors.integers(format!("{name}/pointwise"), pointwise);
-            let (strides, dilation) = (op.strides, op.dilation);
-            KindHeader::SeparableConv2d {
-                strides,
-                dilation,
-                padding: padding(op.padding),
-            }
-        }
-        IntegerOp::Dense { kernel } => {
-            tensors.integers(format!("{name}/kernel"), kernel);
-            KindHeader::Dense
-        }
-        IntegerOp::ReLU { max } => {
-            if let Some(max) = max {
-                tensors.per_axis(format!("{name}/max"), max);
-            }
-            KindHeader::Relu {
-                has_max: max.is_some(),
-            }
-        }
-        IntegerOp::MaxPool2D(pool) => KindHeader::MaxPool2d {
-            pool_size: pool.pool_size,
-            strides: pool.strides,
-            padding: padding(pool.padding),
-        },
-        IntegerOp::GlobalAveragePooling2D { keepdims } => KindHeader::GlobalAveragePooling2d {
-            keepdims: *keepdims,
-        },
-        IntegerOp::Add => KindHeader::Add,
-        IntegerOp::Concatenate => KindHeader::Concatenate,
-        IntegerOp::Flatten => KindHeader::Flatten,
-        IntegerOp::Reshape { target_shape } => KindHeader::Reshape {
-            target_shape: target_shape.clone(),
-        },
-        IntegerOp::Identity => KindHeader::Identity,
-    }
-}
-
 fn write_format(prefix: &str, format: &QFormat, tensors: &mut Written) {
     tensors.per_axis(format!("{prefix}_frac_bits"), &format.frac_bits);
     if let Some(scales) = &format.scales {
         tensors.per_axis(format!("{prefix}_scales"), scales);
-    }
-}
-
-const fn padding(padding: Padding) -> PaddingHeader {
-    match padding {
-        Padding::Same => PaddingHeader::Same,
-        Padding::Valid => PaddingHeader::Valid,
     }
 }

@@ -1,8 +1,9 @@
 //! Layers from their JSON and weights.
 
 use float_model::{
-    Activation, Add, BatchNormalization, Conv2D, Conv2DTranspose, Dense, DepthwiseConv2D,
-    GlobalAveragePooling2D, Input, Layer, Pool2D, ReLU, Rescaling, SeparableConv2D,
+    Activation, Add, BatchNormalization, BufferTempConv, Conv2D, Conv2DTranspose, Dense,
+    DepthwiseBufferTempConv, DepthwiseConv2D, GlobalAveragePooling2D, Input, Layer, Pool2D, ReLU,
+    Rescaling, SeparableConv2D, StatefulProjection, StatefulRecurrent,
 };
 use ndarray::Array1;
 use serde_json::{Map, Value};
@@ -25,7 +26,7 @@ pub(super) type Config = Map<String, Value>;
 pub(super) type Result<T> = std::result::Result<T, LayerRefused>;
 
 /// Classes that [`layer`] knows, by their names in files.
-const KNOWN: [&str; 38] = [
+const KNOWN: [&str; 43] = [
     "InputLayer",
     "Conv2D",
     "Convolution2D",
@@ -61,6 +62,11 @@ const KNOWN: [&str; 38] = [
     "Flatten",
     "Reshape",
     "Permute",
+    "ExtractToken",
+    "StatefulProjection",
+    "BufferTempConv",
+    "DepthwiseBufferTempConv",
+    "StatefulRecurrent",
     "Dropout",
     "SpatialDropout2D",
     "ActivityRegularization",
@@ -78,6 +84,7 @@ pub(super) fn layer(item: &Item, mut weights: Weights) -> Result<Layer> {
     Ok(layer)
 }
 
+#[expect(clippy::too_many_lines, reason = "one short arm a class")]
 /// Returns the layer of a class; weights that it does not need stay.
 pub(super) fn build(class: &str, config: &Config, weights: &mut Weights) -> Result<Layer> {
     if config.get("data_format").and_then(Value::as_str) == Some("channels_first") {
@@ -105,6 +112,22 @@ pub(super) fn build(class: &str, config: &Config, weights: &mut Weights) -> Resu
             Layer::Conv2DTranspose(transpose(config, weights)?)
         }
         "Dense" => Layer::Dense(dense(config, weights)?),
+        "StatefulProjection" => Layer::StatefulProjection(StatefulProjection {
+            dense: dense(config, weights)?,
+            subsample: integer(config, "subsample", 1)?,
+        }),
+        "BufferTempConv" => Layer::BufferTempConv(frames(config, weights)?),
+        "DepthwiseBufferTempConv" => {
+            Layer::DepthwiseBufferTempConv(depthwise_frames(config, weights)?)
+        }
+        "StatefulRecurrent" => Layer::StatefulRecurrent(StatefulRecurrent {
+            a_real: weights.vector("A_real")?,
+            a_imag: weights.vector("A_imag")?,
+        }),
+        "ExtractToken" => Layer::ExtractToken {
+            token: integer(config, "token", 0)?,
+            axis: token_axis(config)?,
+        },
         "BatchNormalization" | "BatchNormalizationV1" => {
             Layer::BatchNormalization(batch_normalization(config, weights)?)
         }
@@ -188,6 +211,37 @@ fn dense(config: &Config, weights: &mut Weights) -> Result<Dense> {
         bias: bias(config, weights)?,
         activation: activation(config)?,
     })
+}
+
+fn frames(config: &Config, weights: &mut Weights) -> Result<BufferTempConv> {
+    let kernel = weights.kernel("kernel")?;
+    expect(config, "filters", kernel.dim().3)?;
+    Ok(BufferTempConv {
+        kernel,
+        bias: temporal_bias(config, weights)?,
+        n_frames: integer(config, "kernel_size", 0)?,
+    })
+}
+
+fn depthwise_frames(config: &Config, weights: &mut Weights) -> Result<DepthwiseBufferTempConv> {
+    let kernel = weights.matrix("kernel")?;
+    expect(config, "kernel_size", kernel.nrows())?;
+    Ok(DepthwiseBufferTempConv {
+        kernel,
+        bias: temporal_bias(config, weights)?,
+    })
+}
+
+/// Returns the bias of a temporal convolution, which has none unless its configuration says so.
+fn temporal_bias(config: &Config, weights: &mut Weights) -> Result<Option<Array1<f32>>> {
+    weights.optional("bias", flag(config, "use_bias", false)?.into())
+}
+
+fn token_axis(config: &Config) -> Result<isize> {
+    match config.get("axis") {
+        None => Ok(1),
+        Some(_) => axis(config),
+    }
 }
 
 fn depthwise(config: &Config, weights: &mut Weights) -> Result<DepthwiseConv2D> {

@@ -16,7 +16,7 @@ use super::weights::Weights;
 use crate::FileError;
 
 /// Classes whose configuration `dump_config` shows.
-const CONFIGURED: [&str; 11] = [
+const CONFIGURED: [&str; 14] = [
     "Conv2D",
     "Conv2DTranspose",
     "DepthwiseConv2D",
@@ -28,14 +28,22 @@ const CONFIGURED: [&str; 11] = [
     "Add",
     "GlobalAveragePooling2D",
     "StatefulRecurrent",
+    "StatefulProjection",
+    "BufferTempConv",
+    "DepthwiseBufferTempConv",
 ];
 
 /// Float layers that QuantizeML registers.
-const OWN_FLOAT: [&str; 4] = [
+const OWN_FLOAT: [&str; 9] = [
     "PaddedConv2D",
     "DepthwiseConv2DTranspose",
     "Add",
     "Activation",
+    "ExtractToken",
+    "StatefulProjection",
+    "BufferTempConv",
+    "DepthwiseBufferTempConv",
+    "StatefulRecurrent",
 ];
 
 /// Clip of a `QuantizedReLU` whose configuration does not say.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use float_model::{Activation, Conv2DTranspose, Graph, Layer, Padding};
+use float_model::{Activation, Conv2DTranspose, Graph, Layer, Padding, StatefulProjection};
 use hdf5_pure::{AttrValue, FileBuilder, GroupBuilder};
 use ndarray::{Array, ArrayD, Dimension};
 use quantizer_core::PerAxis;
@@ -168,7 +168,12 @@ fn strings(values: &[String]) -> AttrValue {
 fn class_name(layer: &Layer) -> String {
     let custom = match layer {
         Layer::Conv2D(conv) => conv.padding_value.is_some(),
-        Layer::DepthwiseConv2DTranspose(_) => true,
+        Layer::DepthwiseConv2DTranspose(_)
+        | Layer::StatefulProjection(_)
+        | Layer::BufferTempConv(_)
+        | Layer::DepthwiseBufferTempConv(_)
+        | Layer::StatefulRecurrent(_)
+        | Layer::ExtractToken { .. } => true,
         Layer::Add(add) => add.average,
         _ => false,
     };
@@ -178,6 +183,7 @@ fn class_name(layer: &Layer) -> String {
 
 /// Returns the configuration of a layer without its name, and its weights in Keras' order.
 #[expect(clippy::wildcard_enum_match_arm, reason = "the others have no weights")]
+#[expect(clippy::too_many_lines, reason = "one short arm a class")]
 pub(crate) fn describe(layer: &Layer) -> (Map<String, Value>, Weights) {
     let mut weights = Weights::new();
     let config = match layer {
@@ -229,6 +235,28 @@ pub(crate) fn describe(layer: &Layer) -> (Map<String, Value>, Weights) {
                 "depth_multiplier": multiplier, "use_bias": conv.bias.is_some() })
         }
         Layer::Conv2DTranspose(conv) => transpose_config(conv, &mut weights),
+        Layer::StatefulProjection(StatefulProjection { dense, subsample }) => {
+            push(&mut weights, "kernel", Some(&dense.kernel));
+            push(&mut weights, "bias", dense.bias.as_ref());
+            json!({ "units": dense.kernel.ncols(), "use_bias": dense.bias.is_some(),
+                "subsample": subsample })
+        }
+        Layer::BufferTempConv(conv) => {
+            push(&mut weights, "kernel", Some(&conv.kernel));
+            push(&mut weights, "bias", conv.bias.as_ref());
+            json!({ "filters": conv.kernel.dim().3, "kernel_size": conv.n_frames,
+                "use_bias": conv.bias.is_some() })
+        }
+        Layer::DepthwiseBufferTempConv(conv) => {
+            push(&mut weights, "kernel", Some(&conv.kernel));
+            push(&mut weights, "bias", conv.bias.as_ref());
+            json!({ "kernel_size": conv.kernel.nrows(), "use_bias": conv.bias.is_some() })
+        }
+        Layer::StatefulRecurrent(recurrent) => {
+            push(&mut weights, "A_real", Some(&recurrent.a_real));
+            push(&mut weights, "A_imag", Some(&recurrent.a_imag));
+            json!({})
+        }
         Layer::Dense(dense) => {
             push(&mut weights, "kernel", Some(&dense.kernel));
             push(&mut weights, "bias", dense.bias.as_ref());
@@ -295,6 +323,7 @@ fn plain_config(layer: &Layer) -> Value {
             "data_format": "channels_last" }),
         Layer::Reshape { target_shape } => json!({ "target_shape": target_shape }),
         Layer::Permute { dims } => json!({ "dims": dims }),
+        Layer::ExtractToken { token, axis } => json!({ "token": token, "axis": axis }),
         Layer::Dropout { rate } => json!({ "rate": rate }),
         _ => json!({}),
     }

@@ -1,8 +1,10 @@
 //! The scalar definition of a layer's arithmetic.
 
-use ndarray::{Array4, ArrayD, Axis, IxDyn, concatenate};
+use ndarray::{Array4, ArrayD};
 
-use super::{EntryStage, IntegerLayer, IntegerOp, linear, pool};
+use super::{
+    EntryStage, IntegerLayer, IntegerOp, Memory, linear, pool, shape, temporal, transposed,
+};
 use crate::bits::ValueBits;
 use crate::counters::{Counters, Stage};
 use crate::round::shift_left;
@@ -35,12 +37,31 @@ pub fn check_accumulator(
 impl IntegerLayer {
     /// Returns the outputs for integer inputs `[batch, ...]` of the formats it was prepared for.
     ///
+    /// A temporal layer starts from an empty memory: see [`run_step`](Self::run_step).
+    ///
     /// # Errors
     ///
     /// Inputs whose number or shape the layer cannot take.
     pub fn run(
         &self,
         inputs: &[&ArrayD<i64>],
+        counters: &mut Counters,
+    ) -> Result<ArrayD<i64>, NumericsError> {
+        self.run_step(inputs, &mut Memory::default(), counters)
+    }
+
+    /// Returns the outputs for the next inputs `[batch, ...]` of a sequence.
+    ///
+    /// `memory` is what the layer remembers of the steps before; other layers leave it alone.
+    ///
+    /// # Errors
+    ///
+    /// Inputs whose number or shape the layer cannot take, or whose extents differ from those of
+    /// the step before.
+    pub fn run_step(
+        &self,
+        inputs: &[&ArrayD<i64>],
+        memory: &mut Memory,
         counters: &mut Counters,
     ) -> Result<ArrayD<i64>, NumericsError> {
         if inputs.len() != self.entries.len() {
@@ -55,7 +76,7 @@ impl IntegerLayer {
             .zip(inputs)
             .map(|(entry, x)| entry.apply(x, counters))
             .collect::<Result<_, _>>()?;
-        let mut y = self.op_result(&entered, counters)?;
+        let mut y = self.op_result(&entered, memory, counters)?;
         if let Some(bias) = &self.bias {
             let bias = bias.aligned(self.inner.value_bits);
             each_channel(&mut y, |v, c| {
@@ -71,61 +92,69 @@ impl IntegerLayer {
     fn op_result(
         &self,
         inputs: &[ArrayD<i64>],
+        memory: &mut Memory,
         counters: &mut Counters,
     ) -> Result<ArrayD<i64>, NumericsError> {
         let bits = self.inner.value_bits;
         let first = inputs
             .first()
             .ok_or_else(|| NumericsError::Invalid("no input".to_owned()))?;
+        let mut sums = |sums, stage| Ok(saturated(sums, stage, bits, counters));
         match &self.op {
             IntegerOp::Conv2D(op) => {
-                let sums = linear::conv2d(&image(first)?, op)?;
-                Ok(saturated(
-                    sums.into_dyn(),
-                    Stage::Accumulator,
-                    bits,
-                    counters,
-                ))
+                let acc = linear::conv2d(&image(first)?, op)?.into_dyn();
+                sums(acc, Stage::Accumulator)
             }
             IntegerOp::DepthwiseConv2D(op) => {
-                let sums = linear::depthwise_conv2d(&image(first)?, op)?;
-                Ok(saturated(
-                    sums.into_dyn(),
-                    Stage::Accumulator,
-                    bits,
-                    counters,
-                ))
+                let acc = linear::depthwise_conv2d(&image(first)?, op)?.into_dyn();
+                sums(acc, Stage::Accumulator)
             }
             IntegerOp::SeparableConv2D {
                 depthwise,
                 pointwise,
             } => {
-                let sums = linear::depthwise_conv2d(&image(first)?, depthwise)?.into_dyn();
-                let inner = saturated(sums, Stage::DepthwiseAccumulator, bits, counters);
-                let sums = linear::dense(&inner, pointwise)?;
-                Ok(saturated(sums, Stage::Accumulator, bits, counters))
+                let acc = linear::depthwise_conv2d(&image(first)?, depthwise)?.into_dyn();
+                let inner = sums(acc, Stage::DepthwiseAccumulator)?;
+                sums(linear::dense(&inner, pointwise)?, Stage::Accumulator)
             }
-            IntegerOp::Dense { kernel } => {
-                let sums = linear::dense(first, kernel)?;
-                Ok(saturated(sums, Stage::Accumulator, bits, counters))
+            IntegerOp::Conv2DTranspose(op) => {
+                let acc = transposed::conv2d_transpose(&image(first)?, op)?.into_dyn();
+                sums(acc, Stage::Accumulator)
+            }
+            IntegerOp::DepthwiseConv2DTranspose(op) => {
+                let acc = transposed::depthwise_conv2d_transpose(&image(first)?, op)?.into_dyn();
+                sums(acc, Stage::Accumulator)
+            }
+            IntegerOp::Dense { kernel } => sums(linear::dense(first, kernel)?, Stage::Accumulator),
+            IntegerOp::StatefulProjection { kernel, subsample } => {
+                let steps = temporal::subsampled(first, *subsample)?;
+                sums(linear::dense(&steps, kernel)?, Stage::Accumulator)
+            }
+            IntegerOp::BufferTempConv { kernel, n_frames } => {
+                let window = memory.push(first, *n_frames)?;
+                sums(linear::dense(&window, kernel)?, Stage::Accumulator)
+            }
+            IntegerOp::DepthwiseBufferTempConv { kernel } => {
+                let window = memory.push(first, kernel.nrows())?;
+                let acc = temporal::depthwise_frames(&window, kernel, bits, counters)?;
+                Ok(saturated(acc, Stage::Accumulator, bits, counters))
+            }
+            IntegerOp::StatefulRecurrent(op) => {
+                let bits = self.entries[0].value_bits;
+                temporal::recur(first, op, bits, memory, counters)
             }
             IntegerOp::ReLU { max } => Ok(rectified(first.clone(), max.as_ref())),
+            IntegerOp::LookUp { table } => looked_up(first, table),
             IntegerOp::MaxPool2D(op) => Ok(pool::max_pool2d(&image(first)?, *op)?.into_dyn()),
             IntegerOp::GlobalAveragePooling2D { keepdims } => {
-                let sums = pool::sum_pixels(&image(first)?, *keepdims);
-                Ok(saturated(sums, Stage::PoolSum, bits, counters))
+                sums(pool::sum_pixels(&image(first)?, *keepdims), Stage::PoolSum)
             }
-            IntegerOp::Add => {
-                let sums = added(first, &inputs[1])?;
-                Ok(saturated(sums, Stage::Sum, bits, counters))
-            }
-            IntegerOp::Concatenate => {
-                let views: Vec<_> = inputs.iter().map(|x| x.view()).collect();
-                let last = first.ndim().saturating_sub(1);
-                concatenate(Axis(last), &views).map_err(|e| NumericsError::Invalid(e.to_string()))
-            }
-            IntegerOp::Flatten => reshaped(first, &[-1]),
-            IntegerOp::Reshape { target_shape } => reshaped(first, target_shape),
+            IntegerOp::Add => sums(added(first, &inputs[1])?, Stage::Sum),
+            IntegerOp::Concatenate(axis) => shape::concatenated(inputs, *axis),
+            IntegerOp::Flatten => shape::reshaped(first, &[-1]),
+            IntegerOp::Reshape { target_shape } => shape::reshaped(first, target_shape),
+            IntegerOp::Permute { dims } => shape::permuted(first, dims),
+            IntegerOp::ExtractToken { token, axis } => shape::extracted(first, *token, *axis),
             IntegerOp::Identity => Ok(first.clone()),
         }
     }
@@ -196,6 +225,18 @@ fn rectified(mut x: ArrayD<i64>, max: Option<&PerAxis<i64>>) -> ArrayD<i64> {
     x
 }
 
+fn looked_up(x: &ArrayD<i64>, table: &[i32]) -> Result<ArrayD<i64>, NumericsError> {
+    let half = i64::try_from(table.len().div_euclid(2)).unwrap_or(i64::MAX);
+    let entry = |v: &i64| usize::try_from(v + half).ok().and_then(|i| table.get(i));
+    if let Some(v) = x.iter().find(|v| entry(v).is_none()) {
+        return Err(NumericsError::Invalid(format!(
+            "an input of {v} for a table of {} entries",
+            table.len()
+        )));
+    }
+    Ok(x.map(|v| entry(v).copied().map_or(0, i64::from)))
+}
+
 fn added(a: &ArrayD<i64>, b: &ArrayD<i64>) -> Result<ArrayD<i64>, NumericsError> {
     if a.shape() == b.shape() {
         return Ok(a + b);
@@ -205,28 +246,4 @@ fn added(a: &ArrayD<i64>, b: &ArrayD<i64>) -> Result<ArrayD<i64>, NumericsError>
         a.shape(),
         b.shape()
     )))
-}
-
-/// Returns `x` with the extents of its items replaced; one of them may be -1.
-fn reshaped(x: &ArrayD<i64>, target: &[isize]) -> Result<ArrayD<i64>, NumericsError> {
-    let refused = || {
-        let shape = x.shape();
-        NumericsError::Invalid(format!("items of shape {:?} as {target:?}", &shape[1..]))
-    };
-    let batch = x.shape().first().copied().ok_or_else(refused)?;
-    let known: usize = target
-        .iter()
-        .filter_map(|d| usize::try_from(*d).ok())
-        .product();
-    let open = x.shape()[1..]
-        .iter()
-        .product::<usize>()
-        .checked_div(known)
-        .ok_or_else(refused)?;
-    let dims = target.iter().map(|d| usize::try_from(*d).unwrap_or(open));
-    let shape: Vec<usize> = std::iter::once(batch).chain(dims).collect();
-    x.as_standard_layout()
-        .into_owned()
-        .into_shape_with_order(IxDyn(&shape))
-        .map_err(|_| refused())
 }

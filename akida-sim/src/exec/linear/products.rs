@@ -1,6 +1,6 @@
 //! The products: which kernel runs for which types.
 
-use kernels::{Conv2d, Dense, Depthwise, Kernels};
+use kernels::{Conv2d, ConvTranspose2d, Dense, Depthwise, DepthwiseTranspose, Kernels};
 
 use super::{Kind, LinearPlan, Place};
 use crate::exec::tensor::{Int, Values};
@@ -138,6 +138,27 @@ fn run_kernel<X, W, A>(
                 filters,
             };
             Kernels::active().conv2d_int(&conv, rows.clone(), sums);
+        }
+        Kind::Transposed { .. } => {
+            let len = window.in_h * window.in_w * channels;
+            let conv = ConvTranspose2d {
+                x: &x[image * len..(image + 1) * len],
+                kernel,
+                window,
+                channels,
+                filters,
+            };
+            Kernels::active().conv2d_transpose_int(&conv, rows.clone(), sums);
+        }
+        Kind::DepthwiseTransposed { .. } => {
+            let len = window.in_h * window.in_w * channels;
+            let conv = DepthwiseTranspose {
+                x: &x[image * len..(image + 1) * len],
+                kernel,
+                window,
+                channels,
+            };
+            Kernels::active().depthwise_transpose_int(&conv, rows.clone(), sums);
         }
         Kind::Depthwise { .. } | Kind::Separable { .. } => {
             let len = window.in_h * window.in_w * channels;

@@ -110,7 +110,7 @@ impl Histogram {
     /// Returns the power of two that quantizes to `value_bits` with the least squared error.
     ///
     /// ```text
-    /// candidates 2^k, k = e, e-1, ..., 0 (only 0 if e < 0);  s = 2^(k - vb);  t = (2^vb - 1) * s
+    /// candidates 2^k, k = e+1, e, ..., 0 (only 0 if e < 0);  s = 2^(k - vb);  t = (2^vb - 1) * s
     /// error of bin i, centre c = (i + 1/2) * w:
     ///   s <= w and c <= t:  s^2 / 12
     ///   else:               (c - min(s * floor(c / s + 1/2), t))^2 + w^2 / 12
@@ -125,14 +125,16 @@ impl Histogram {
         else {
             return 0.0;
         };
-        let mut best = (f64::INFINITY, (*exponent).max(0));
-        for k in (0..=(*exponent).max(0)).rev() {
+        // From 2^(e+1) on no value is clipped; below 2^0 the binary point stays where it is (N5).
+        let coarsest = (*exponent + 1).max(0);
+        let mut best = (f64::INFINITY, coarsest);
+        for k in (0..=coarsest).rev() {
             let cost = cost(counts, *exponent, k, value_bits);
             if cost < best.0 {
                 best = (cost, k);
             }
         }
-        // 2^128 is the only power that is no float; its scale is that of the largest float.
+        // Powers from 2^128 on are no floats.
         narrowed(pow2(best.1).min(f64::from(f32::MAX)))
     }
 }

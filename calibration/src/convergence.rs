@@ -1,6 +1,7 @@
 //! How much the last samples still moved the ranges (NUMERICS.md: C10).
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use quantizer_core::PerAxis;
 
@@ -17,6 +18,21 @@ pub struct Convergence {
     pub channel: Option<usize>,
     /// Its movement, 0 to 1.
     pub moved: f32,
+}
+
+impl fmt::Display for Convergence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = 100.0 * self.moved;
+        write!(
+            f,
+            "the last {} samples moved ranges by up to {percent:.2} % (`{}`",
+            self.n_samples, self.layer
+        )?;
+        match self.channel {
+            Some(channel) => write!(f, ", channel {channel})"),
+            None => f.write_str(")"),
+        }
+    }
 }
 
 /// The ranges after some samples.

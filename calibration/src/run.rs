@@ -48,6 +48,8 @@ pub struct Observed {
     pub outputs: BTreeMap<String, PerAxis<f32>>,
     /// Range of the input.
     pub input: Option<InputRange>,
+    /// Samples of one epoch.
+    pub n_samples: usize,
     /// How much the last samples still moved the ranges; `None` after a single batch.
     pub convergence: Option<Convergence>,
 }
@@ -97,6 +99,7 @@ pub fn calibrate(
         .min(source.n_samples());
     let total = per_epoch.saturating_mul(plan.epochs);
     let mut done = 0;
+    let mut n_samples = 0;
     let mut snapshot = None;
     for _ in 0..plan.epochs {
         source.rewind()?;
@@ -113,6 +116,7 @@ pub fn calibrate(
             }
             first += n;
             done += n;
+            n_samples = first;
             progress(Progress { done, total });
             let next = plan.batch_size.min(per_epoch);
             if Snapshot::is_due(done, next, total) {
@@ -128,6 +132,7 @@ pub fn calibrate(
     Ok(Observed {
         outputs: last.outputs,
         input: last.input.map(|(_, range)| range),
+        n_samples,
         convergence,
     })
 }

@@ -19,6 +19,27 @@ const LONG_SHORTS: [(&str, &str); 6] = [
     ("-qu", "--quantize-until"),
 ];
 
+/// Flags of a calibration, for which there is nothing to do with `quantize --ranges`.
+const CALIBRATION_FLAGS: [&str; 17] = [
+    "samples",
+    "num_samples",
+    "batch_size",
+    "epochs",
+    "seed",
+    "observer",
+    "samples_key",
+    "sample_shape",
+    "sample_dtype",
+    "preprocess",
+    "image_size",
+    "fit",
+    "resize_shorter",
+    "resize_filter",
+    "channel_order",
+    "on_bad_sample",
+    "input_shape",
+];
+
 /// Quantize a trained network to fixed point, calibrate it, and run it in exact integers.
 ///
 /// Without a command, runs `demo`.
@@ -40,6 +61,11 @@ pub(crate) enum Command {
         after_help = "Example:\n  bitproof quantize model.h5 --samples x.npy -w 4 -a 4 -i 8 -c q_config.json -s out.bpq.safetensors"
     )]
     Quantize(Box<QuantizeArgs>),
+    /// Calibrate the ranges of a float model and keep them for `quantize --ranges`
+    #[command(
+        after_help = "Example:\n  bitproof calibrate model.h5 --samples images/ --observer percentile:99.9 -s ranges.json"
+    )]
+    Calibrate(Box<CalibrateArgs>),
     /// Print the configuration of a quantized model as JSON, to edit and pass to `quantize -c`
     #[command(after_help = "Example:\n  bitproof config model.bpq.safetensors > q_config.json")]
     Config(ModelArgs),
@@ -126,13 +152,28 @@ pub(crate) struct QuantizeArgs {
     /// Where to write the quantized model [default: MODEL with the extension .bpq.safetensors]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) save: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+    #[command(flatten)]
+    pub(crate) samples: SampleArgs,
+    /// Ranges of `bitproof calibrate`, instead of samples
+    #[arg(long, value_name = "FILE", conflicts_with_all = CALIBRATION_FLAGS)]
+    pub(crate) ranges: Option<PathBuf>,
+    /// Print every rewrite, and where every value of the configuration comes from
+    #[arg(long)]
+    pub(crate) explain: bool,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
+}
+
+/// What decides how a network is quantized, and so which of its ranges are calibrated.
+#[derive(Debug, Args)]
+pub(crate) struct NetworkArgs {
     /// JSON file with the configuration of single layers
     #[arg(short = 'c', long, value_name = "FILE")]
     pub(crate) q_config: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) bits: BitArgs,
-    #[command(flatten)]
-    pub(crate) samples: SampleArgs,
     /// Stop quantizing after this layer; what follows stays in float
     #[arg(long, value_name = "LAYER")]
     pub(crate) quantize_until: Option<String>,
@@ -148,9 +189,19 @@ pub(crate) struct QuantizeArgs {
     /// Leave out the rewrites that only serve the Akida hardware
     #[arg(long)]
     pub(crate) no_hardware_rewrites: bool,
-    /// Print every rewrite, and where every value of the configuration comes from
-    #[arg(long)]
-    pub(crate) explain: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CalibrateArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Where to write the ranges, .json
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) save: PathBuf,
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+    #[command(flatten)]
+    pub(crate) samples: SampleArgs,
     #[command(flatten)]
     pub(crate) format: FormatArgs,
 }
@@ -203,6 +254,10 @@ pub(crate) struct SampleArgs {
     /// Seed of random samples
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
+    /// What a range is: moving-max (the reference's), max, percentile[:P] of the magnitudes
+    /// (P = 99.99), or mse, the least squared error
+    #[arg(long, value_name = "OBSERVER", default_value = "moving-max")]
+    pub(crate) observer: String,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

@@ -1,5 +1,6 @@
 //! One module a command.
 
+mod calibrate;
 mod config;
 mod demo;
 mod eval;
@@ -16,6 +17,7 @@ use crate::args::Command;
 pub(crate) fn run(command: Command) -> Result<()> {
     match command {
         Command::Quantize(args) => quantize::run(&args),
+        Command::Calibrate(args) => calibrate::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Summary(args) => summary::run(&args),
         Command::Run(args) => run::run(&args),

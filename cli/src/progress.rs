@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::time::Instant;
 
+use crate::args::Format;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// A bar with a clock; the bar is hidden when stderr is no terminal.
@@ -37,6 +38,14 @@ impl Meter {
     pub(crate) fn finish(&self) -> f64 {
         self.bar.finish_and_clear();
         self.start.elapsed().as_secs_f64()
+    }
+
+    /// Takes the bar away; for people, says how fast it went if it went well.
+    pub(crate) fn finish_if(&self, is_ok: bool, format: Format) {
+        match format {
+            Format::Text if is_ok => self.finish_aloud(),
+            Format::Text | Format::Json => self.finish(),
+        };
     }
 
     /// Takes the bar away and says on stderr how fast it went.

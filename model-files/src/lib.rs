@@ -20,6 +20,7 @@ use std::path::Path;
 
 pub use array_writer::{NpzWriter, write_npy_f32};
 pub use arrays::{ArrayReader, read_integers, read_small_integers};
+pub use atomic::write as write_file;
 pub use bpq::{read_bpq, write_bpq};
 pub use error::FileError;
 pub use images::{

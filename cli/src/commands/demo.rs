@@ -13,7 +13,7 @@ use bitproof::{
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
-use super::eval::{Aloud, Data, Scores, evaluate, share};
+use super::eval::{Data, Scores, evaluate, share};
 use crate::args::{Format, FormatArgs};
 use crate::inputs;
 
@@ -51,7 +51,7 @@ pub(super) fn run(args: &FormatArgs) -> Result<()> {
             key: Some("x_train".to_owned()),
         };
         let quantized = quantize(graph.clone(), samples, &options(bits)?, &mut |_| ())?;
-        let scores = evaluate(Some(&quantized.model), Some(&graph), &data, Aloud::No)?;
+        let scores = evaluate(Some(&quantized.model), Some(&graph), &data, Format::Json)?;
         let milliseconds = 1000.0 * start.elapsed().as_secs_f64();
         rows.push(measure(
             bits,

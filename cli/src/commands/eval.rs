@@ -17,13 +17,6 @@ const IMAGES_KEY: &str = "x_test";
 /// Labels in a `.npz` of labelled data.
 const LABELS_KEY: &str = "y_test";
 
-/// Whether the speed is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Aloud {
-    Yes,
-    No,
-}
-
 /// What an evaluation counts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Scores {
@@ -42,11 +35,12 @@ pub(super) fn run(args: &EvalArgs) -> Result<()> {
         AnyModel::Float(graph) => (None, Some(float.unwrap_or(graph))),
     };
     let data = Data::open(args)?;
-    let aloud = match args.format.format {
-        Format::Text => Aloud::Yes,
-        Format::Json => Aloud::No,
-    };
-    let scores = evaluate(quantized.as_ref(), float.as_ref(), &data, aloud)?;
+    let scores = evaluate(
+        quantized.as_ref(),
+        float.as_ref(),
+        &data,
+        args.format.format,
+    )?;
     report(
         args.format.format,
         &scores,
@@ -105,12 +99,12 @@ impl Data {
     }
 }
 
-/// Classifies every image with both models.
+/// Classifies every image with both models. For people, the speed is printed.
 pub(super) fn evaluate(
     quantized: Option<&QuantizedModel>,
     float: Option<&Graph>,
     data: &Data,
-    aloud: Aloud,
+    format: Format,
 ) -> Result<Scores> {
     let executor = quantized.map(Executor::new);
     let input = match (quantized, float) {
@@ -144,10 +138,7 @@ pub(super) fn evaluate(
         meter.set(next, total);
         Ok(())
     })?;
-    match aloud {
-        Aloud::Yes => meter.finish_aloud(),
-        Aloud::No => meter.finish(),
-    };
+    meter.finish_if(true, format);
     samples::warn_skipped(source.skipped(), total);
     if scores.n_items == 0 {
         bail!("there is no image that can be used");

@@ -1,6 +1,7 @@
 //! Samples from files, from folders of images, from memory, or random.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use calibration::{
     ArraySource, CalibrationError, FiniteSource, IntegerRange, Preprocess, PreprocessedSource,
@@ -36,7 +37,7 @@ pub enum Samples {
     /// PNG and JPEG files in this order, decoded as a stream. Samples are integers, 0 to 255.
     Images {
         /// The files.
-        paths: Vec<PathBuf>,
+        paths: Arc<[PathBuf]>,
         /// How they become samples.
         settings: ImageSettings,
     },

@@ -72,6 +72,7 @@ pub(crate) fn images(paths: Vec<PathBuf>, args: &SourceArgs) -> Result<Samples> 
             OnBadArg::Skip => OnBadSample::Skip,
         },
     };
+    let paths = paths.into();
     preprocessed(Samples::Images { paths, settings }, args)
 }
 

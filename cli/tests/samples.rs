@@ -397,3 +397,19 @@ fn colours_are_resized_reversed_and_preprocessed_for_the_model() {
         assert!(code == 2 && err.contains(part), "{args:?}: {err}");
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn files_that_are_gone_are_bad_samples() {
+    let forms = Forms::new(12);
+    let flat = forms.path("flat");
+    let (_, _, want) = forms.quantized(&[&forms.path("flat")]);
+    std::os::unix::fs::symlink("nowhere.png", format!("{flat}/gone.png")).unwrap();
+    for place in [flat.clone(), format!("{flat}/*.png")] {
+        let (code, err, _) = forms.quantized(&[&place]);
+        assert!(code == 2 && err.contains("gone.png"), "{err}");
+        let (code, err, got) = forms.quantized(&[&place, "--on-bad-sample", "skip"]);
+        assert!(code == 0 && err.contains("1 of 13"), "{err}");
+        assert!(got == want, "the others count");
+    }
+}

@@ -8,6 +8,7 @@ mod list;
 mod resample;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ndarray::{ArrayD, IxDyn};
 use rayon::prelude::*;
@@ -102,7 +103,7 @@ pub struct BadImage {
 /// A stream of images; only the batch that is asked for is in memory.
 #[derive(Clone, Debug)]
 pub struct ImageReader {
-    paths: Vec<PathBuf>,
+    paths: Arc<[PathBuf]>,
     options: ImageOptions,
     item_shape: [usize; 3],
     next: usize,
@@ -113,9 +114,9 @@ pub struct ImageReader {
 impl ImageReader {
     /// Returns a reader of `paths` in their order.
     #[must_use]
-    pub const fn new(paths: Vec<PathBuf>, options: ImageOptions) -> Self {
+    pub fn new(paths: impl Into<Arc<[PathBuf]>>, options: ImageOptions) -> Self {
         Self {
-            paths,
+            paths: paths.into(),
             options,
             item_shape: [options.height, options.width, options.channels.count()],
             next: 0,
@@ -125,7 +126,7 @@ impl ImageReader {
 
     /// Returns the number of files, whether they can be decoded or not.
     #[must_use]
-    pub const fn n_images(&self) -> usize {
+    pub fn n_images(&self) -> usize {
         self.paths.len()
     }
 

@@ -61,7 +61,7 @@ pub fn glob_images(pattern: &str) -> Result<ImageList, FileError> {
     let mut paths = Vec::new();
     for path in found {
         let path = path.map_err(|e| FileError::io(e.path(), e.error()))?;
-        if path.is_file() {
+        if !path.is_dir() {
             paths.push(path);
         }
     }

@@ -159,6 +159,17 @@ impl QuantizedNode {
     }
 }
 
+/// Returns the name under which a summary shows a node: Dequantizers of several outputs,
+/// `dequantizer:0`, `dequantizer:1`, ..., are one layer in the reference.
+fn row_name(node: &QuantizedNode) -> &str {
+    match (&node.op, node.name.rsplit_once(':')) {
+        (QuantizedOp::Dequantizer(_), Some((layer, index))) if index.parse::<usize>().is_ok() => {
+            layer
+        }
+        _ => &node.name,
+    }
+}
+
 impl QuantizedModel {
     /// Returns the configuration of every quantized layer, as the reference's `dump_config`.
     #[must_use]
@@ -182,16 +193,20 @@ impl QuantizedModel {
         for node in &self.nodes {
             summary.trainable_params += node.params.trainable;
             summary.non_trainable_params += node.params.non_trainable;
+            let name = row_name(node);
+            let shape = std::iter::once(None).chain(node.shape.clone()).collect();
+            let inputs = node.inputs.iter().map(|i| self.nodes[*i].name.clone());
+            if let Some(row) = summary.layers.iter_mut().find(|row| row.name == name) {
+                row.output_shapes.push(shape);
+                row.inputs.extend(inputs);
+                continue;
+            }
             summary.layers.push(SummaryRow {
-                name: node.name.clone(),
+                name: name.to_owned(),
                 class_name: node.class_name.clone(),
-                output_shape: std::iter::once(None).chain(node.shape.clone()).collect(),
+                output_shapes: vec![shape],
                 params: node.params.trainable + node.params.non_trainable,
-                inputs: node
-                    .inputs
-                    .iter()
-                    .map(|i| self.nodes[*i].name.clone())
-                    .collect(),
+                inputs: inputs.collect(),
             });
         }
         summary

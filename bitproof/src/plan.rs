@@ -96,20 +96,26 @@ fn insert_input_quantizer(draft: &mut Draft, spec: InputQuantizerSpec) -> Option
     })
 }
 
+/// Makes the Dequantizers of the outputs: `dequantizer`, or `dequantizer:0`, `dequantizer:1`, ...
+/// for several, which are one layer in the reference.
 fn final_dequantizers(draft: &mut Draft) -> Vec<CalibratedNode> {
-    let mut made: Vec<CalibratedNode> = Vec::new();
-    for i in 0..draft.outputs.len() {
-        let source = draft.outputs[i].clone();
-        let taken: BTreeSet<&str> = made.iter().map(|n| n.name.as_str()).collect();
-        let name = free_name_beside(draft, "dequantizer", &taken);
-        draft.outputs[i].clone_from(&name);
-        made.push(CalibratedNode {
+    let base = free_name(draft, "dequantizer");
+    let several = draft.outputs.len() > 1;
+    let outputs = draft.outputs.iter_mut().enumerate();
+    let made = outputs.map(|(i, output)| {
+        let name = if several {
+            format!("{base}:{i}")
+        } else {
+            base.clone()
+        };
+        let source = std::mem::replace(output, name.clone());
+        CalibratedNode {
             name,
             inputs: vec![source],
             op: CalibratedOp::Dequantizer,
-        });
-    }
-    made
+        }
+    });
+    made.collect()
 }
 
 /// Makes one Dequantizer for each quantized layer that floats take, or that is an output.
@@ -140,17 +146,12 @@ fn dequantizers(draft: &mut Draft, statuses: &BTreeMap<String, Status>) -> Vec<C
         .collect()
 }
 
-fn free_name(draft: &Draft, name: &str) -> String {
-    free_name_beside(draft, name, &BTreeSet::new())
-}
-
 /// Returns `name`, or `name_k` with the least `k` that no layer has.
-fn free_name_beside(draft: &Draft, name: &str, taken: &BTreeSet<&str>) -> String {
-    let is_taken =
-        |name: &str| taken.contains(name) || draft.nodes.iter().any(|node| node.name == name);
-    let candidates = std::iter::once(name.to_owned()).chain((1..).map(|k| format!("{name}_{k}")));
+fn free_name(draft: &Draft, name: &str) -> String {
+    let is_taken = |name: &str| draft.nodes.iter().any(|node| node.name == name);
+    let mut candidates =
+        std::iter::once(name.to_owned()).chain((1..).map(|k| format!("{name}_{k}")));
     candidates
-        .into_iter()
         .find(|name| !is_taken(name))
         .unwrap_or_else(|| name.to_owned())
 }

@@ -90,6 +90,10 @@ fn with_input_shape(
     }
     let (name, index) = sole_input(&graph)?;
     let declared = &graph.nodes()[index].shape;
+    if is_recurrent(&graph) && declared.iter().all(Option::is_some) {
+        // A sample may hold several times the model's time steps: calibration checks that.
+        return Ok(graph);
+    }
     let fits = declared.len() == item_shape.len()
         && declared
             .iter()
@@ -109,6 +113,12 @@ fn with_input_shape(
         input.shape = item_shape.iter().copied().map(Some).collect();
     }
     Ok(Graph::new(draft)?)
+}
+
+/// Returns whether the network has a layer with a state, which takes samples in parts.
+pub(crate) fn is_recurrent(graph: &Graph) -> bool {
+    let has_state = |layer: &Layer| matches!(layer, Layer::StatefulRecurrent(_));
+    graph.nodes().iter().any(|node| has_state(&node.layer))
 }
 
 /// Returns the name and index of the only input.

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use crate::Error;
 use crate::plan::{Ranges, calibrated_graph};
-use crate::prepare::{Prepared, prepare, raw_dtype, sole_input};
+use crate::prepare::{Prepared, is_recurrent, prepare, raw_dtype, sole_input};
 use crate::ranges::{CalibratedRanges, SampleFacts};
 use crate::samples::{SampleRole, Samples, random_source};
 
@@ -347,11 +347,9 @@ fn batch_plan(
 ) -> Result<BatchPlan, Error> {
     let available = source.n_samples();
     let num_samples = options.num_samples.unwrap_or(available);
-    let layers = || graph.nodes().iter().map(|node| &node.layer);
-    let is_recurrent = |layer: &Layer| matches!(layer, Layer::StatefulRecurrent(_));
-    let batch_size = if layers().any(is_recurrent) {
+    let batch_size = if is_recurrent(graph) {
         num_samples
-    } else if layers().any(Layer::is_temporal) {
+    } else if graph.nodes().iter().any(|node| node.layer.is_temporal()) {
         let batch_size = options.batch_size.unwrap_or(1);
         if num_samples
             .checked_rem(batch_size)

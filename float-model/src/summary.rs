@@ -24,8 +24,8 @@ pub struct SummaryRow {
     pub name: String,
     /// Keras (or QuantizeML) class name.
     pub class_name: String,
-    /// Extents of the output with the batch axis, which is `None`.
-    pub output_shape: Shape,
+    /// Extents of each output with the batch axis, which is `None`; most layers have one.
+    pub output_shapes: Vec<Shape>,
     /// Number of parameters.
     pub params: usize,
     /// Names of the layers whose outputs it takes, in call order.
@@ -112,11 +112,12 @@ impl SummaryRow {
             .iter()
             .map(|input| format!("'{input}[0][0]'"))
             .collect();
-        let shape = tuple(&self.output_shape);
-        let is_input = self.class_name == "InputLayer";
+        let shapes: Vec<String> = self.output_shapes.iter().map(tuple).collect();
+        let shape = shapes.join(", ");
+        let in_brackets = self.class_name == "InputLayer" || shapes.len() > 1;
         [
             format!("{} ({})", self.name, self.class_name),
-            if is_input {
+            if in_brackets {
                 format!("[{shape}]")
             } else {
                 shape
@@ -143,7 +144,7 @@ impl Graph {
             summary.layers.push(SummaryRow {
                 name: node.name.clone(),
                 class_name: node.layer.class_name().to_owned(),
-                output_shape: std::iter::once(None).chain(node.shape.clone()).collect(),
+                output_shapes: vec![std::iter::once(None).chain(node.shape.clone()).collect()],
                 params: count.trainable + count.non_trainable,
                 inputs: inputs.collect(),
             });

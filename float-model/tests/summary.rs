@@ -5,11 +5,25 @@
     reason = "a golden that cannot be read fails the test"
 )]
 
-use float_model::{Draft, DraftNode, Dtype, Graph, Input, Layer, ReLU, Summary, SummaryRow};
+use float_model::{Draft, DraftNode, Dtype, Graph, Input, Layer, ReLU, Shape, Summary, SummaryRow};
 use serde_json::Value;
 
 fn count(value: &Value) -> usize {
     usize::try_from(value.as_u64().unwrap()).unwrap()
+}
+
+/// Returns the shapes of one output, or of a list of them.
+fn shapes(value: &Value) -> Vec<Shape> {
+    let list = value.as_array().unwrap();
+    if list.iter().any(Value::is_array) {
+        return list.iter().flat_map(shapes).collect();
+    }
+    let extents = list.iter();
+    vec![
+        extents
+            .map(|n| n.as_u64().map(|n| usize::try_from(n).unwrap()))
+            .collect(),
+    ]
 }
 
 fn parse(json: &str) -> (Summary, String) {
@@ -19,10 +33,7 @@ fn parse(json: &str) -> (Summary, String) {
     let rows = list(&json["layers"]).into_iter().map(|row| SummaryRow {
         name: text(&row["name"]),
         class_name: text(&row["class_name"]),
-        output_shape: list(&row["output_shape"])
-            .iter()
-            .map(|n| n.as_u64().map(|n| usize::try_from(n).unwrap()))
-            .collect(),
+        output_shapes: shapes(&row["output_shape"]),
         params: count(&row["params"]),
         inputs: list(&row["inputs"]).iter().map(text).collect(),
     });
@@ -49,6 +60,7 @@ fn text_is_that_of_the_reference() {
         include_str!("golden/summary/13-resnet-add-relu-gap-w4.json"),
         include_str!("golden/summary/14-concat-2-and-3.json"),
         include_str!("golden/summary/36-buffer-temp-conv.json"),
+        include_str!("golden/summary/two-outputs.json"),
     ];
     for golden in goldens {
         let (summary, text) = parse(golden);

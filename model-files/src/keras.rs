@@ -2,6 +2,7 @@
 
 mod config;
 mod layers;
+mod operations;
 mod quantized;
 mod values;
 mod weights;

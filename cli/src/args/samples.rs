@@ -4,7 +4,6 @@ use clap::{Args, ValueEnum};
 
 /// What samples are and how they become inputs.
 #[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "How samples are read")]
 pub(crate) struct SourceArgs {
     /// Name of the array in a .npz file; FILE.npz:NAME says the same
     #[arg(long, value_name = "NAME")]

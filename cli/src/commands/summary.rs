@@ -27,7 +27,10 @@ fn to_json(summary: &Summary) -> Value {
             json!({
                 "name": row.name,
                 "class_name": row.class_name,
-                "output_shape": row.output_shape,
+                "output_shape": match row.output_shapes.as_slice() {
+                    [shape] => json!(shape),
+                    several => json!(several),
+                },
                 "params": row.params,
                 "inputs": row.inputs,
             })

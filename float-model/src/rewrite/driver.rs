@@ -50,6 +50,10 @@ pub(super) enum Edit {
     Change(String, Box<dyn FnOnce(&mut Layer)>),
     /// Removes a node; its consumers take its input. The second text says where it went.
     Remove(String, String),
+    /// Takes a node out that nothing uses any more. The second text says where it went.
+    Drop(String, String),
+    /// Gives a node another name, everywhere.
+    Rename(String, String),
     /// Inserts a layer after a node; its consumers and the outputs take the layer instead.
     InsertAfter {
         after: String,
@@ -255,7 +259,7 @@ fn apply(
     applied.push(event(rewrite, layer, patch.message));
     let mut draft = graph.into_draft();
     for edit in patch.edits {
-        if let Edit::Remove(name, went) = &edit {
+        if let Edit::Remove(name, went) | Edit::Drop(name, went) = &edit {
             removed.insert(name.clone(), went.clone());
         }
         apply_edit(&mut draft, edit);
@@ -276,6 +280,13 @@ fn apply_edit(draft: &mut Draft, edit: Edit) {
             }
         }
         Edit::Remove(name, _) => draft.remove(&name),
+        Edit::Drop(name, _) => draft.nodes.retain(|node| node.name != name),
+        Edit::Rename(from, to) => {
+            draft.replace_uses(&from, &to);
+            if let Some(node) = draft.node_mut(&from) {
+                node.name = to;
+            }
+        }
         Edit::InsertAfter { after, name, layer } => draft.insert_after(&after, &name, layer),
         Edit::Push(node) => draft.nodes.push(node),
         Edit::Rewire { consumer, from, to } => {

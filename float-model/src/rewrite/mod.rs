@@ -73,6 +73,7 @@ pub struct RewriteEvent {
 /// ```text
 /// R1   split-activation           conv(activation=f)      -> conv, f named {X}_activ
 /// R2   replace-activation         Activation(relu)        -> ReLU
+/// R3   rebuild-hard-silu          x * relu6(x + 3) / 6    -> Activation(hard_silu)
 /// R5   replace-leaky-relu         LeakyReLU, PReLU        -> Activation(leaky_relu)
 /// R6   grouped-conv-to-depthwise  groups = filters = channels
 /// R7   remove-reshape             Reshape, Reshape        -> the second one
@@ -87,8 +88,8 @@ pub struct RewriteEvent {
 /// R16  identity-conv-*            1x1 convolutions where a target needs one
 /// ```
 ///
-/// R13 to R16 run only with [`HardwareRewrites::On`]. R3 and R4 (TensorFlow operations and 3-D
-/// convolutions) concern layers that a [`Graph`] cannot hold.
+/// R13 to R16 run only with [`HardwareRewrites::On`]. TensorFlow operations are read as
+/// layers, and R4 (3-D convolutions) concerns layers that a [`Graph`] cannot hold.
 ///
 /// # Errors
 ///
@@ -142,6 +143,7 @@ pub fn sanitize(graph: Graph, options: &SanitizeOptions) -> Result<Sanitized, Gr
 const BASE: &[&dyn Rewrite] = &[
     &activations::SplitActivation,
     &activations::ReplaceActivation,
+    &activations::RebuildHardSilu,
     &activations::ReplaceLeakyRelu,
     &grouped::GroupedConvToDepthwise,
     &reshape::RemoveReshape,

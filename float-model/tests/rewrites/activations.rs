@@ -1,7 +1,8 @@
 //! R1, R2, R5.
 
-use float_model::{Activation, Layer, ReLU};
+use float_model::{Activation, Layer, ReLU, Rescaling};
 use ndarray::{ArrayD, IxDyn};
+use quantizer_core::PerAxis;
 
 use crate::net::{Net, OFF, Rng, chain, checked, events, layer, names, outputs};
 
@@ -145,4 +146,40 @@ fn leaky_relu_and_prelu_of_one_slope_become_activations() {
         events(&done.refused),
         ["replace-leaky-relu uneven: its slopes differ: 0.25 and 0.5"]
     );
+}
+
+#[test]
+fn a_hard_silu_of_operations_becomes_one_layer() {
+    let relu6 = Layer::ReLU(ReLU {
+        max_value: Some(6.0),
+        ..ReLU::default()
+    });
+    let rescaling = |scale: f64, offset: f64| {
+        Layer::Rescaling(Rescaling {
+            scale: PerAxis::Tensor(scale),
+            offset: PerAxis::Tensor(offset),
+        })
+    };
+    let mut net = Net::new(&[3, 3, 2]);
+    let mut x = "input".to_owned();
+    for (i, scale) in [1.0 / 6.0, 1.0 / 6.0, 0.2].into_iter().enumerate() {
+        let name = |what: &str| format!("{what}{i}");
+        net.add(&name("plus"), rescaling(1.0, 3.0), &[&x]);
+        net.add(&name("clip"), relu6.clone(), &[&name("plus")]);
+        net.add(&name("times"), rescaling(scale, 0.0), &[&name("clip")]);
+        net.add(&name("gate"), Layer::Multiply, &[&x, &name("times")]);
+        x = name("gate");
+    }
+    let done = checked(net.graph(&[&x]), &OFF);
+    assert_eq!(
+        names(&done.graph)[..4],
+        [
+            "input:InputLayer",
+            "activation_1:Activation",
+            "activation:Activation",
+            "plus2:Rescaling"
+        ],
+        "the third has another factor and stays"
+    );
+    assert_eq!(done.removed["times1"], "part of `activation`");
 }

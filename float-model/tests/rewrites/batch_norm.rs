@@ -1,10 +1,10 @@
 //! R11.
 
 use float_model::{
-    Activation, Add, BatchNormalization, Graph, Layer, Padding, SanitizeOptions, Sanitized,
-    sanitize,
+    Activation, Add, BatchNormalization, BufferTempConv, DepthwiseBufferTempConv, Graph,
+    GraphMemory, Layer, Padding, SanitizeOptions, Sanitized, sanitize,
 };
-use ndarray::{Array1, arr1};
+use ndarray::{Array1, ArrayD, IxDyn, arr1};
 
 use crate::net::{Net, OFF, Rng, chain, checked, events, layer, names, outputs};
 
@@ -183,4 +183,42 @@ fn a_convolution_that_others_see_is_refused_alone() {
         last.as_deref(),
         Some("fold-batchnorm bn2: `conv2` is also a model output")
     );
+}
+
+#[test]
+fn temporal_convolutions_take_a_normalization() {
+    let mut rng = Rng(31);
+    let kernel = rng.conv([1, 1], 6, 4);
+    let frames = Layer::BufferTempConv(BufferTempConv {
+        kernel: kernel.kernel,
+        bias: None,
+        n_frames: 3,
+    });
+    let channels = Layer::DepthwiseBufferTempConv(DepthwiseBufferTempConv {
+        kernel: rng.dense(2, 4).kernel,
+        bias: kernel.bias,
+    });
+    let layers = vec![
+        ("frames", frames),
+        ("bn", Layer::BatchNormalization(rng.norm(4))),
+        ("channels", channels),
+        ("bn2", Layer::BatchNormalization(rng.norm(4))),
+    ];
+    let graph = chain(&[2, 2, 2], layers);
+    let folded = sanitize(graph.clone(), &OFF).expect("a valid graph").graph;
+    assert_eq!(folded.nodes().len(), 3, "both are folded");
+    // Over a sequence: what a layer remembers lies before its weights.
+    let (mut before, mut after) = (GraphMemory::default(), GraphMemory::default());
+    for _ in 0..4 {
+        let frame = ArrayD::from_shape_simple_fn(IxDyn(&[1, 2, 2, 2]), || rng.uniform(-2.0, 2.0));
+        let run = |graph: &Graph, memory: &mut GraphMemory| {
+            let outputs = graph.run_step(&[&frame], memory, &mut |_, _| ());
+            outputs.expect("a frame that fits").remove(0)
+        };
+        let (want, got) = (run(&graph, &mut before), run(&folded, &mut after));
+        for (want, got) in want.iter().zip(&got) {
+            // Rounding of the folded weights, a few products of magnitude below 10.
+            assert!((want - got).abs() <= 1e-4, "{want} became {got}");
+        }
+    }
 }

@@ -114,8 +114,16 @@ fn eval(layer: &Layer, inputs: &[&Tensor]) -> Tensor {
             }
         }
         Layer::Dropout { .. } => x(),
+        Layer::Multiply => Tensor {
+            data: first
+                .data
+                .iter()
+                .zip(&inputs[1].data)
+                .map(|(a, b)| a * b)
+                .collect(),
+            ..x()
+        },
         Layer::Input(_)
-        | Layer::Multiply
         | Layer::Subtract
         | Layer::Concatenate { .. }
         | Layer::UpSampling2D { .. }

@@ -1,9 +1,11 @@
 //! The JSON of a model: layers by name, inputs by name.
 
+use std::collections::BTreeMap;
+
 use float_model::{Dtype, Shape};
 use serde_json::{Map, Value};
 
-use super::quantized;
+use super::{operations, quantized};
 
 /// Most elements of one input; more is no sample, and products of extents could overflow.
 const LARGEST_INPUT: usize = 1 << 32;
@@ -55,17 +57,33 @@ impl ModelConfig {
 
 fn functional(config: &Value) -> Result<ModelConfig, Refused> {
     let mut items = Vec::new();
+    let mut renamed = BTreeMap::new();
     for layer in layers(config)? {
         let mut item = item(layer)?;
-        // Calls of classes that are not known have their own forms; the class is refused later.
-        if quantized::is_known(&item.class) {
-            item.inputs = inbound(&item.name, layer.get("inbound_nodes"))?;
+        let nodes = layer.get("inbound_nodes");
+        if item.class == "TFOpLambda" {
+            let before = item.name.clone();
+            item = operations::layer(item, nodes)?;
+            if item.name != before {
+                renamed.insert(before, item.name.clone());
+            }
+        } else if quantized::is_known(&item.class) {
+            // Calls of classes that are not known have their own forms; they are refused later.
+            item.inputs = inbound(&item.name, nodes)?;
         }
         items.push(item);
     }
-    let outputs = tensors(config.get("output_layers"))
+    let new_name = |name: &mut String| {
+        if let Some(new) = renamed.get(name.as_str()) {
+            name.clone_from(new);
+        }
+    };
+    let inputs = items.iter_mut().flat_map(|item| item.inputs.iter_mut());
+    inputs.for_each(new_name);
+    let mut outputs = tensors(config.get("output_layers"))
         .filter(|outputs| !outputs.is_empty())
         .ok_or_else(|| Refused::Invalid("output_layers".to_owned()))?;
+    outputs.iter_mut().for_each(new_name);
     Ok(ModelConfig {
         name: model_name(config),
         items,

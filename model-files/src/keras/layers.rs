@@ -397,6 +397,7 @@ fn activation(config: &Config) -> Result<Activation> {
         "relu" => Activation::Relu,
         "relu6" => Activation::Relu6,
         "gelu" => Activation::Gelu { approximate: false },
+        "gelu_approximate" => Activation::Gelu { approximate: true },
         "swish" | "silu" => Activation::Swish,
         "hard_silu" | "hard_swish" => Activation::HardSilu,
         "leaky_relu" => Activation::LeakyRelu { alpha },

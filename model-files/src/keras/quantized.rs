@@ -73,17 +73,42 @@ pub fn read_quantized_h5(path: &Path) -> Result<CalibratedGraph, FileError> {
     for item in &model.items {
         let weights = Weights::read(&file, path, &item.name)?;
         let op = op(item, weights).map_err(|e| super::in_layer(path, &item.name, e))?;
+        if is_list(item) {
+            nodes.extend(
+                item.inputs
+                    .iter()
+                    .enumerate()
+                    .map(|(i, input)| CalibratedNode {
+                        name: format!("{}:{i}", item.name),
+                        inputs: vec![input.clone()],
+                        op: op.clone(),
+                    }),
+            );
+            continue;
+        }
         nodes.push(CalibratedNode {
             name: item.name.clone(),
             inputs: item.inputs.clone(),
             op,
         });
     }
+    let mut outputs = model.outputs;
+    for item in model.items.iter().filter(|item| is_list(item)) {
+        let places = outputs.iter_mut().filter(|name| **name == item.name);
+        for (i, name) in places.enumerate() {
+            *name = format!("{}:{i}", item.name);
+        }
+    }
     Ok(CalibratedGraph {
         name: model.name,
         nodes,
-        outputs: model.outputs,
+        outputs,
     })
+}
+
+/// Returns whether an item is the Dequantizer of several outputs, which takes and gives a list.
+fn is_list(item: &Item) -> bool {
+    item.class == "Dequantizer" && item.inputs.len() > 1
 }
 
 /// Returns whether a class is one that only quantization makes.

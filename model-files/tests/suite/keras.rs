@@ -2,7 +2,9 @@
 
 use float_model::{Dtype, Graph, Layer};
 use hdf5_pure::{AttrValue, FileBuilder};
-use model_files::{FileError, ModelKind, detect, read_keras_h5, read_quantized_h5, write_keras_h5};
+use model_files::{
+    ArrayReader, FileError, ModelKind, detect, read_keras_h5, read_quantized_h5, write_keras_h5,
+};
 use ndarray::{Array, ArrayD, Dimension};
 use serde_json::{Map, Value, json};
 
@@ -34,6 +36,22 @@ fn weights(layer: &Layer) -> Vec<(&'static str, ArrayD<f32>)> {
         Layer::SeparableConv2D(conv) => {
             push("depthwise_kernel", Some(dynamic(&conv.depthwise_kernel)));
             push("pointwise_kernel", Some(dynamic(&conv.pointwise_kernel)));
+            push("bias", conv.bias.as_ref().map(dynamic));
+        }
+        Layer::Conv2DTranspose(conv) => {
+            push("kernel", Some(dynamic(&conv.kernel)));
+            push("bias", conv.bias.as_ref().map(dynamic));
+        }
+        Layer::DepthwiseConv2DTranspose(conv) => {
+            push("depthwise_kernel", Some(dynamic(&conv.kernel)));
+            push("bias", conv.bias.as_ref().map(dynamic));
+        }
+        Layer::BufferTempConv(conv) => {
+            push("kernel", Some(dynamic(&conv.kernel)));
+            push("bias", conv.bias.as_ref().map(dynamic));
+        }
+        Layer::DepthwiseBufferTempConv(conv) => {
+            push("kernel", Some(dynamic(&conv.kernel)));
             push("bias", conv.bias.as_ref().map(dynamic));
         }
         Layer::Dense(dense) => {
@@ -354,8 +372,8 @@ fn all_unknown_classes_are_in_one_error() {
         // A call that leaves out one list, with a constant operand.
         layer(
             "TFOpLambda",
-            "tf.math.add",
-            json!({}),
+            "erf",
+            json!({ "function": "math.erf" }),
             json!([["in", 0, 0, { "y": 1.0 }]]),
         ),
         layer(
@@ -373,7 +391,7 @@ fn all_unknown_classes_are_in_one_error() {
         &config,
         &[],
         Kind::Unsupported,
-        "`a` (LSTM), `tf.math.add` (TFOpLambda), `slice` (SlicingOpLambda), \
+        "`a` (LSTM), `erf` (tf.math.erf), `slice` (SlicingOpLambda), \
          `inner` (Functional), `mine` (Custom>Dense), `theirs` (Pack>Flatten)",
     );
 }
@@ -534,4 +552,26 @@ fn weights_and_names_are_read_however_they_are_stored() {
         let bias = dense.bias.as_ref().unwrap().to_vec();
         assert_eq!(bias, [3.0, -1.0], "{name}");
     }
+}
+
+#[test]
+fn tensorflow_operations_compute_what_they_did() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    let graph = read_keras_h5(&folder.join("operations.h5")).unwrap();
+    let array = |key: &str| {
+        let mut reader = ArrayReader::open(&folder.join("operations.npz"), Some(key), &[]).unwrap();
+        reader.next_batch(3).unwrap()
+    };
+    let got = graph.run(&[&array("inputs")], &mut |_, _| ()).unwrap();
+    for (got, want) in got.iter().zip([array("scores"), array("pooled")]) {
+        assert_eq!(got.shape(), want.shape());
+        for (got, want) in got.iter().zip(&want) {
+            // TensorFlow sums in another order and has its own `exp`.
+            assert!((got - want).abs() <= 1e-5, "{got} is not {want}");
+        }
+    }
+    assert!(
+        graph.find("first").is_some(),
+        "an operation has its own name"
+    );
 }

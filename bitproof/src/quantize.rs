@@ -208,6 +208,14 @@ fn observe(
     let batches = batch_plan(&prepared.graph, source.as_ref(), options)?;
     let (graph, sites) = (&prepared.graph, &prepared.sites);
     let observed = calibrate(graph, sites, source.as_mut(), &batches, progress)?;
+    if let Some(first) = source.skipped().first()
+        && graph.nodes().iter().any(|node| node.layer.is_temporal())
+    {
+        return Err(Error::Invalid(format!(
+            "{}: no sample of a temporal model can be left out, the others would follow wrong ones",
+            first.message
+        )));
+    }
     facts.n_used = observed.n_samples;
     let convergence = observed.convergence.clone();
     let mut warnings = prepared.warnings.clone();

@@ -413,3 +413,36 @@ fn files_that_are_gone_are_bad_samples() {
         assert!(got == want, "the others count");
     }
 }
+
+#[test]
+fn no_step_of_a_sequence_can_be_left_out() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let case =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../conformance/cases/36-buffer-temp-conv");
+    let mut reader = ArrayReader::open(&case.join("samples.npy"), None, &[]).unwrap();
+    let mut frames = reader.next_batch(usize::MAX).unwrap();
+    frames.index_axis_mut(Axis(0), 3).fill(f32::NAN);
+    write_npy_f32(path("x.npy").as_ref(), &frames).unwrap();
+    let (model, x, out) = (
+        case.join("model.h5"),
+        path("x.npy"),
+        path("out.bpq.safetensors"),
+    );
+    let model = model.display().to_string();
+    let args = [
+        "quantize",
+        &model,
+        "-s",
+        &out,
+        "--samples",
+        &x,
+        "--on-bad-sample",
+        "skip",
+    ];
+    let (code, _, err) = bitproof(&args);
+    assert!(
+        code == 2 && err.contains("sample 3") && err.contains("temporal"),
+        "{err}"
+    );
+}

@@ -51,6 +51,9 @@ pub(super) fn run(args: &RunArgs) -> Result<()> {
         Ok(())
     })?;
     let seconds = meter.finish();
+    if let Some(first) = source.skipped().first().filter(|_| args.sequence) {
+        bail!("{}: no step of a sequence can be left out", first.message);
+    }
     samples::warn_skipped(source.skipped(), total);
     if let Some(path) = &args.outputs {
         write_outputs(path, &model, &outputs)?;

@@ -16,7 +16,9 @@ mod digest;
 mod error;
 mod files;
 mod plan;
+mod prepare;
 mod quantize;
+mod ranges;
 mod samples;
 mod topology;
 
@@ -27,8 +29,12 @@ pub use float_model::{self, Graph, GraphBuilder, Summary};
 pub use model_files;
 pub use quantizer_core;
 
-pub use digest::sha256_file;
+pub use digest::{sha256_file, sha256_files};
 pub use error::Error;
 pub use files::{AnyModel, check_save_path, load, load_float, load_quantized, save};
-pub use quantize::{InputQuantizerMode, QuantizeOptions, Quantized, quantize};
-pub use samples::Samples;
+pub use quantize::{
+    Calibration, InputQuantizerMode, QuantizeOptions, Quantized, calibrate_ranges, quantize,
+    quantize_with_ranges,
+};
+pub use ranges::{CalibratedRange, CalibratedRanges, SampleFacts};
+pub use samples::{ChannelOrder, ImageSettings, SampleRole, Samples};

@@ -2,30 +2,31 @@
 
 use akida_sim::{InputQuantizerSpec, Provenance, QuantizedModel, lower};
 use calibration::{
-    BatchPlan, Granularity, InputRange, Observed, ObservedSites, OutputSite, Progress,
-    SampleSource, calibrate, equalize, fold_zero_point, prepare_unsigned_input,
+    BatchPlan, Convergence, InputRange, ObserverKind, OutputSite, Progress, SampleSource, Skipped,
+    calibrate, equalize, fold_zero_point,
 };
 use config_schema::{
-    Axis, ConfigIssue, InputDtype, InputQuantizerConfig, LayerKind, QuantizationParams, Request,
-    Resolved, Status, Strictness, Topology, explain, input_quantizer, resolve,
+    InputQuantizerConfig, LayerKind, QuantizationParams, Resolved, Status, Strictness, Topology,
+    explain,
 };
-use float_model::{
-    Dtype, Graph, GraphError, HardwareRewrites, Layer, RewriteEvent, SanitizeOptions, Sanitized,
-    sanitize,
-};
+use float_model::{Graph, HardwareRewrites, Layer, RewriteEvent};
 use quantizer_core::PerAxis;
 use serde_json::{Map, Value};
 
 use crate::Error;
 use crate::plan::{Ranges, calibrated_graph};
-use crate::samples::{Samples, random_source};
-use crate::topology::topology;
+use crate::prepare::{Prepared, is_recurrent, prepare, raw_dtype, sole_input};
+use crate::ranges::{CalibratedRanges, SampleFacts};
+use crate::samples::{SampleRole, Samples, random_source};
 
 /// Batch size when none is asked for.
 const DEFAULT_BATCH_SIZE: usize = 100;
 
 /// Random samples when none are given and no number is asked for.
 const DEFAULT_RANDOM_SAMPLES: usize = 1024;
+
+/// Share by which the last tenth of the samples may move a range without a warning.
+const MAX_MOVEMENT: f32 = 0.05;
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -50,6 +51,8 @@ pub struct QuantizeOptions {
     pub epochs: usize,
     /// Seed of random samples.
     pub seed: u64,
+    /// What watches the outputs of layers.
+    pub observer: ObserverKind,
     /// Whether the rewrites for the Akida hardware are done.
     pub hardware: HardwareRewrites,
 }
@@ -67,6 +70,7 @@ impl Default for QuantizeOptions {
             batch_size: None,
             epochs: 1,
             seed: 0,
+            observer: ObserverKind::default(),
             hardware: HardwareRewrites::On,
         }
     }
@@ -100,6 +104,27 @@ pub struct Quantized {
     pub warnings: Vec<String>,
     /// Batches of the calibration.
     pub batches: BatchPlan,
+    /// How much the last samples still moved the ranges; `None` if that is not known.
+    pub convergence: Option<Convergence>,
+    /// Samples that were given.
+    pub n_samples: usize,
+    /// Samples that were left out.
+    pub skipped: Vec<Skipped>,
+}
+
+/// Ranges of a network and what was noticed on the way.
+#[derive(Clone, Debug)]
+pub struct Calibration {
+    /// The ranges.
+    pub ranges: CalibratedRanges,
+    /// What was forced, ignored, left in float, or is questionable.
+    pub warnings: Vec<String>,
+    /// How much the last samples still moved the ranges; `None` if that is not known.
+    pub convergence: Option<Convergence>,
+    /// Samples that were given.
+    pub n_samples: usize,
+    /// Samples that were left out.
+    pub skipped: Vec<Skipped>,
 }
 
 /// Quantizes `graph`, calibrated on `samples`.
@@ -114,46 +139,138 @@ pub fn quantize(
     options: &QuantizeOptions,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Quantized, Error> {
+    let (prepared, calibration) = observe(graph, samples, options, progress)?;
+    finish(prepared, calibration)
+}
+
+/// Calibrates `graph` on `samples`, as [`quantize`] with the same options would.
+///
+/// [`quantize_with_ranges`] goes on from there. The digests in the result are the caller's to set.
+///
+/// # Errors
+///
+/// As [`quantize`].
+pub fn calibrate_ranges(
+    graph: Graph,
+    samples: Samples,
+    options: &QuantizeOptions,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Calibration, Error> {
+    Ok(observe(graph, samples, options, progress)?.1)
+}
+
+/// Quantizes `graph` with ranges that were calibrated before.
+///
+/// Options of the calibration (samples, batches, epochs, seed, observer) are not used; the others
+/// decide which ranges are needed. That the ranges are those of this very model is for
+/// [`CalibratedRanges::check_model`] to say.
+///
+/// # Errors
+///
+/// Networks that cannot be right, mistakes in the configuration, and ranges that are missing or do
+/// not fit it (all at once).
+pub fn quantize_with_ranges(
+    graph: Graph,
+    ranges: CalibratedRanges,
+    options: &QuantizeOptions,
+) -> Result<Quantized, Error> {
+    let mut prepared = prepare(graph, &ranges.samples, options)?;
+    let unused = ranges.check(&prepared.graph, &prepared.sites)?;
+    prepared.warnings.extend(unused);
+    let n_samples = ranges.samples.n_used;
+    finish(
+        prepared,
+        Calibration {
+            ranges,
+            warnings: Vec::new(),
+            convergence: None,
+            n_samples,
+            skipped: Vec::new(),
+        },
+    )
+}
+
+/// Opens the samples, prepares the network for them and observes its ranges.
+fn observe(
+    graph: Graph,
+    samples: Samples,
+    options: &QuantizeOptions,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<(Prepared, Calibration), Error> {
     let mut source = open_samples(samples, &graph, options)?;
-    let graph = with_input_shape(graph, source.item_shape(), options)?;
-    let rewrites = SanitizeOptions {
-        hardware: options.hardware,
+    let mut facts = SampleFacts {
+        item_shape: source.item_shape().to_vec(),
+        holds_integers: source.is_integer(),
+        seed: source.is_random().then_some(options.seed),
+        ..SampleFacts::default()
     };
-    let Sanitized {
+    let prepared = prepare(graph, &facts, options)?;
+    let batches = batch_plan(&prepared.graph, source.as_ref(), options)?;
+    let (graph, sites) = (&prepared.graph, &prepared.sites);
+    let observed = calibrate(graph, sites, source.as_mut(), &batches, progress)?;
+    if let Some(first) = source.skipped().first()
+        && graph.nodes().iter().any(|node| node.layer.is_temporal())
+    {
+        return Err(Error::Invalid(format!(
+            "{}: no sample of a temporal model can be left out, the others would follow wrong ones",
+            first.message
+        )));
+    }
+    facts.n_used = observed.n_samples;
+    let convergence = observed.convergence.clone();
+    let mut warnings = prepared.warnings.clone();
+    warnings.extend(convergence.as_ref().and_then(not_converged));
+    let ranges = CalibratedRanges::new(observed, sites, facts, batches);
+    let calibration = Calibration {
+        ranges,
+        warnings,
+        convergence,
+        n_samples: source.n_samples(),
+        skipped: source.skipped().to_vec(),
+    };
+    Ok((prepared, calibration))
+}
+
+/// Returns the warning of ranges that still move.
+fn not_converged(convergence: &Convergence) -> Option<String> {
+    (convergence.moved > MAX_MOVEMENT).then(|| {
+        format!("{convergence}: the ranges are not settled, give more samples or a robust observer")
+    })
+}
+
+/// Makes integers of a prepared network with its ranges.
+fn finish(prepared: Prepared, calibration: Calibration) -> Result<Quantized, Error> {
+    let Calibration {
+        ranges,
+        warnings,
+        convergence,
+        n_samples,
+        skipped,
+    } = calibration;
+    let Prepared {
         graph,
+        topology,
+        resolved,
+        input,
+        sites: _,
         applied,
         refused,
-        removed,
-    } = sanitize(graph, &rewrites)?;
-    let topology = topology(&graph);
-    let request = Request {
-        params: &options.params,
-        q_config: options.q_config.as_ref(),
-        quantize_until: options.quantize_until.as_deref(),
-        removed: &removed,
-        strictness: options.strictness,
-    };
-    let resolved = resolve(&topology, &request)?;
-    let (graph, input) = prepare_input(graph, &topology, source.as_ref(), options)?;
-    let batches = batch_plan(&graph, source.as_ref(), options)?;
-    let sites = sites(&resolved, input.as_ref());
-    let observed = calibrate(&graph, &sites, source.as_mut(), &batches, progress)?;
-    let mut warnings = warnings(&resolved, &sites, source.as_ref());
-    if input.is_none() && !source.is_integer() {
-        warnings.push(
-            "the samples are stored as floats, but the model takes integers: fractions in them \
-             calibrate ranges that no input reaches"
-                .to_owned(),
-        );
-    }
+        warnings: mut all,
+    } = prepared;
+    all.extend(
+        warnings
+            .into_iter()
+            .filter(|w| !all.contains(w))
+            .collect::<Vec<String>>(),
+    );
     let explanation = explain(&resolved);
-    let (graph, ranges, spec) = settle(graph, &topology, &resolved, observed, input)?;
+    let (samples, batches) = (ranges.samples.clone(), ranges.batches);
+    let (graph, ranges, spec) = settle(graph, &topology, &resolved, ranges, input)?;
     let mut model = lower(calibrated_graph(graph, resolved, &ranges, spec))?;
-    let seed = source.is_random().then_some(options.seed);
-    let tool = format!("bitproof {}", env!("CARGO_PKG_VERSION"));
     model.provenance = Provenance {
-        tool,
-        seed,
+        tool: tool(),
+        seed: samples.seed,
+        samples_digest: samples.digest,
         ..Provenance::default()
     };
     Ok(Quantized {
@@ -161,9 +278,17 @@ pub fn quantize(
         rewrites: applied,
         refused,
         explanation,
-        warnings,
+        warnings: all,
         batches,
+        convergence,
+        n_samples,
+        skipped,
     })
+}
+
+/// Returns the name and version of this tool.
+pub(crate) fn tool() -> String {
+    format!("bitproof {}", env!("CARGO_PKG_VERSION"))
 }
 
 /// Returns the source of the samples, or of random ones that fit the model's input.
@@ -176,10 +301,20 @@ fn open_samples(
     graph: &Graph,
     options: &QuantizeOptions,
 ) -> Result<Box<dyn SampleSource>, Error> {
-    if !matches!(samples, Samples::Random) {
-        return samples.open();
-    }
     let (_, input) = sole_input(graph)?;
+    if !samples.is_random() {
+        let declared = &graph.nodes()[input].shape;
+        // Extents that are asked for decide where the model leaves them open.
+        let extents = match &options.input_shape {
+            Some(shape) => shape.iter().copied().map(Some).collect(),
+            None => declared.clone(),
+        };
+        return samples.open(&extents, SampleRole::Calibration);
+    }
+    if let Samples::Preprocessed { .. } | Samples::FiniteOnly(_) = samples {
+        let message = "random samples are integers as they are: no preprocessing";
+        return Err(Error::Invalid(message.to_owned()));
+    }
     let open = || {
         Error::Invalid(
             "the model's input has open extents: give samples or --input-shape".to_owned(),
@@ -207,109 +342,6 @@ fn open_samples(
         n_samples,
         shape,
     )))
-}
-
-/// Returns the graph with its open input extents replaced by those of the samples.
-fn with_input_shape(
-    graph: Graph,
-    item_shape: &[usize],
-    options: &QuantizeOptions,
-) -> Result<Graph, Error> {
-    if let Some(asked) = options.input_shape.as_deref()
-        && asked != item_shape
-    {
-        return Err(Error::Invalid(format!(
-            "the samples have shape {item_shape:?}, --input-shape is {asked:?}"
-        )));
-    }
-    let (name, index) = sole_input(&graph)?;
-    let declared = &graph.nodes()[index].shape;
-    if is_recurrent(&graph) && declared.iter().all(Option::is_some) {
-        // A sample may hold several times the model's time steps: calibration checks that.
-        return Ok(graph);
-    }
-    let fits = declared.len() == item_shape.len()
-        && declared
-            .iter()
-            .zip(item_shape)
-            .all(|(d, s)| d.is_none_or(|d| d == *s));
-    if !fits {
-        return Err(calibration::CalibrationError::Shape {
-            samples: item_shape.to_vec(),
-            input: declared.clone(),
-        }
-        .into());
-    }
-    let mut draft = graph.into_draft();
-    if let Some(node) = draft.node_mut(&name)
-        && let Layer::Input(input) = &mut node.layer
-    {
-        input.shape = item_shape.iter().copied().map(Some).collect();
-    }
-    Ok(Graph::new(draft)?)
-}
-
-/// Returns whether the network has a layer with a state, which takes samples in parts.
-fn is_recurrent(graph: &Graph) -> bool {
-    let has_state = |layer: &Layer| matches!(layer, Layer::StatefulRecurrent(_));
-    graph.nodes().iter().any(|node| has_state(&node.layer))
-}
-
-/// Returns the name and index of the only input.
-fn sole_input(graph: &Graph) -> Result<(String, usize), Error> {
-    let mut inputs = graph.inputs();
-    match (inputs.next(), inputs.next()) {
-        (Some(id), None) => Ok((graph.node(id).name.clone(), id.index())),
-        (None, _) => Err(GraphError::Empty.into()),
-        (Some(_), Some(second)) => {
-            let name = graph.node(second).name.clone();
-            let message = "is a second input; models with one input are supported";
-            Err(GraphError::unsupported(name, message).into())
-        }
-    }
-}
-
-/// Returns the graph prepared for its input, and the InputQuantizer to calibrate, if any.
-fn prepare_input(
-    graph: Graph,
-    topology: &Topology,
-    source: &dyn SampleSource,
-    options: &QuantizeOptions,
-) -> Result<(Graph, Option<InputQuantizerConfig>), Error> {
-    let (name, index) = sole_input(&graph)?;
-    let Layer::Input(input) = &graph.nodes()[index].layer else {
-        return Err(GraphError::Empty.into());
-    };
-    if input.dtype.is_integer() {
-        return Ok((graph, None));
-    }
-    let inserted = match options.input_quantizer {
-        InputQuantizerMode::Always => true,
-        InputQuantizerMode::Never => false,
-        InputQuantizerMode::Auto => !source.is_integer(),
-    };
-    let mut draft = graph.into_draft();
-    if !inserted {
-        if let Some(node) = draft.node_mut(&name)
-            && let Layer::Input(input) = &mut node.layer
-        {
-            input.dtype = raw_dtype(options.params.values().input_dtype);
-        }
-        return Ok((Graph::new(draft)?, None));
-    }
-    let config = input_quantizer(topology, &options.params)?;
-    if let Some(first) = config.folds_into {
-        prepare_unsigned_input(&mut draft, &topology.layers[first].name);
-    }
-    Ok((Graph::new(draft)?, Some(config)))
-}
-
-const fn raw_dtype(dtype: InputDtype) -> Dtype {
-    match dtype {
-        InputDtype::UInt8 => Dtype::UInt8,
-        InputDtype::Int8 => Dtype::Int8,
-        InputDtype::Int16 => Dtype::Int16,
-    }
 }
 
 /// Returns the batches of the calibration.
@@ -348,66 +380,19 @@ fn batch_plan(
     )?)
 }
 
-/// Returns what calibration observes: layers with an output quantizer, and the input.
-fn sites(resolved: &Resolved, input: Option<&InputQuantizerConfig>) -> ObservedSites {
-    let granularity = |axis| match axis {
-        Axis::PerTensor => Granularity::PerTensor,
-        Axis::PerAxis => Granularity::PerAxis,
-    };
-    let outputs = resolved
-        .layers
-        .iter()
-        .filter_map(|layer| match &layer.status {
-            Status::Quantized { config, .. } => {
-                let quantizer = config.output_quantizer.as_ref()?;
-                Some((layer.name.clone(), granularity(quantizer.axis)))
-            }
-            Status::Input | Status::Float { .. } => None,
-        });
-    let input = input.map(|input| granularity(input.axis));
-    ObservedSites {
-        outputs: outputs.collect(),
-        input,
-    }
-}
-
-fn warnings(resolved: &Resolved, sites: &ObservedSites, source: &dyn SampleSource) -> Vec<String> {
-    let mut warnings: Vec<String> = resolved
-        .warnings
-        .iter()
-        .map(ConfigIssue::to_string)
-        .collect();
-    for layer in &resolved.layers {
-        if let Status::Float { reason } = &layer.status {
-            warnings.push(format!("layer `{}` stays in float: {reason}", layer.name));
-        }
-    }
-    let per_axis = sites
-        .outputs
-        .iter()
-        .any(|(_, g)| *g == Granularity::PerAxis);
-    if source.is_random() && per_axis {
-        warnings.push(
-            "random samples calibrate a range for each channel badly: give real samples, or use \
-             --per-tensor-activations"
-                .to_owned(),
-        );
-    }
-    warnings
-}
-
 /// Folds the zero point, equalizes, and returns the final graph, ranges and input quantizer.
 fn settle(
     graph: Graph,
     topology: &Topology,
     resolved: &Resolved,
-    observed: Observed,
+    ranges: CalibratedRanges,
     input: Option<InputQuantizerConfig>,
 ) -> Result<(Graph, Ranges, Option<InputQuantizerSpec>), Error> {
-    let Observed {
+    let CalibratedRanges {
         outputs,
         input: range,
-    } = observed;
+        ..
+    } = ranges;
     let mut draft = graph.into_draft();
     let spec = match input.zip(range) {
         None => None,
@@ -429,7 +414,7 @@ fn settle(
                 return None;
             };
             let quantizer = config.output_quantizer.as_ref()?;
-            let range = outputs.get(&layer.name)?.clone();
+            let range = outputs.get(&layer.name)?.range.clone();
             // These sums have no float scales: their quantizer only shifts.
             let scaled = !matches!(info.kind, LayerKind::Add | LayerKind::StatefulRecurrent);
             let (layer, bitwidth) = (layer.name.clone(), quantizer.bitwidth);

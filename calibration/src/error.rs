@@ -15,6 +15,8 @@ pub enum CalibrationError {
         /// Samples there are.
         available: usize,
     },
+    /// Not one sample that can be used.
+    NoSamples,
     /// A number that must be positive is zero.
     Zero {
         /// Its name.
@@ -65,6 +67,7 @@ impl fmt::Display for CalibrationError {
                     "{asked} samples asked for, but there are only {available}"
                 )
             }
+            Self::NoSamples => f.write_str("there is no sample that can be used"),
             Self::Zero { what } => write!(f, "{what} must be at least 1"),
             Self::Shape { samples, input } => {
                 let input: Vec<String> = input

@@ -6,7 +6,9 @@ use float_model::{Graph, GraphError, GraphMemory, Layer, NodeId};
 use ndarray::{ArrayD, Axis};
 use quantizer_core::PerAxis;
 
-use crate::{BatchPlan, CalibrationError, MovingMax, SampleSource};
+use crate::convergence::{Convergence, Snapshot};
+use crate::observer::InputObserver;
+use crate::{BatchPlan, CalibrationError, Observer, ObserverKind, SampleSource};
 
 /// What has a range of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,30 +19,47 @@ pub enum Granularity {
     PerAxis,
 }
 
-/// What is observed.
+/// What is observed, and how.
 #[derive(Clone, Debug, Default)]
 pub struct ObservedSites {
     /// Layers whose float outputs are observed.
-    pub outputs: Vec<(String, Granularity)>,
+    pub outputs: Vec<ObservedSite>,
     /// Whether, and how, the model's input is observed.
     pub input: Option<Granularity>,
+    /// What watches the outputs.
+    pub observer: ObserverKind,
+}
+
+/// A layer whose float outputs are observed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObservedSite {
+    /// Its name.
+    pub layer: String,
+    /// What has a range of its own.
+    pub granularity: Granularity,
+    /// Bits of the quantized outputs, without the sign.
+    pub value_bits: u8,
 }
 
 /// Ranges that were observed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observed {
-    /// Moving maxima of `|output|`, by layer.
+    /// Ranges of `|output|`, by layer.
     pub outputs: BTreeMap<String, PerAxis<f32>>,
     /// Range of the input.
     pub input: Option<InputRange>,
+    /// Samples of one epoch.
+    pub n_samples: usize,
+    /// How much the last samples still moved the ranges; `None` after a single batch.
+    pub convergence: Option<Convergence>,
 }
 
-/// Moving extremes of the input.
+/// Extremes of the input.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InputRange {
-    /// Moving minimum.
+    /// Minimum.
     pub min: PerAxis<f32>,
-    /// Moving maximum.
+    /// Maximum.
     pub max: PerAxis<f32>,
 }
 
@@ -55,7 +74,7 @@ pub struct Progress {
 
 /// Runs `graph` on the batches of `source` and returns the ranges of `sites`.
 ///
-/// Observed are the layers' float outputs, before any quantization. NUMERICS.md: C1, C2.
+/// Observed are the layers' float outputs, before any quantization. NUMERICS.md: C1, C2, C7 to C10.
 ///
 /// In a temporal network item `i` of each batch follows item `i` of the batch before, through all
 /// epochs. One with a [`Layer::StatefulRecurrent`] takes samples of several times its own time
@@ -80,6 +99,8 @@ pub fn calibrate(
         .min(source.n_samples());
     let total = per_epoch.saturating_mul(plan.epochs);
     let mut done = 0;
+    let mut n_samples = 0;
+    let mut snapshot = None;
     for _ in 0..plan.epochs {
         source.rewind()?;
         let mut first = 0;
@@ -95,42 +116,64 @@ pub fn calibrate(
             }
             first += n;
             done += n;
+            n_samples = first;
             progress(Progress { done, total });
+            let next = plan.batch_size.min(per_epoch);
+            if Snapshot::is_due(done, next, total) {
+                snapshot = Some(observers.snapshot(done));
+            }
         }
     }
-    Ok(observers.finish())
+    if done == 0 {
+        return Err(CalibrationError::NoSamples);
+    }
+    let last = observers.snapshot(done);
+    let convergence = snapshot.and_then(|snapshot| snapshot.convergence(&last));
+    Ok(Observed {
+        outputs: last.outputs,
+        input: last.input.map(|(_, range)| range),
+        n_samples,
+        convergence,
+    })
 }
 
 struct Observers<'s> {
     sites: &'s ObservedSites,
     ids: Vec<NodeId>,
-    outputs: Vec<MovingMax>,
-    input: [MovingMax; 2],
+    outputs: Vec<Box<dyn Observer>>,
+    input: Option<(String, InputObserver)>,
     memory: GraphMemory,
 }
 
 impl<'s> Observers<'s> {
     fn new(graph: &Graph, sites: &'s ObservedSites) -> Result<Self, CalibrationError> {
         let mut ids = Vec::with_capacity(sites.outputs.len());
-        for (layer, granularity) in &sites.outputs {
+        let mut outputs = Vec::with_capacity(sites.outputs.len());
+        for site in &sites.outputs {
+            let layer = &site.layer;
             let id = graph.find(layer).ok_or_else(|| GraphError::UnknownLayer {
                 layer: "calibration".to_owned(),
                 name: layer.clone(),
             })?;
-            if *granularity == Granularity::PerAxis && graph.node(id).shape.len() < 2 {
+            if site.granularity == Granularity::PerAxis && graph.node(id).shape.len() < 2 {
                 return Err(CalibrationError::Layer {
                     layer: layer.clone(),
                     message: "a vector cannot have a range for each channel".to_owned(),
                 });
             }
             ids.push(id);
+            outputs.push(sites.observer.observer(site.granularity, site.value_bits));
         }
-        let outputs = vec![MovingMax::default(); ids.len()];
+        let name = graph.inputs().next().map(|id| graph.node(id).name.clone());
+        let input = name.zip(sites.input).map(|(name, granularity)| {
+            let observer = InputObserver::new(granularity, sites.observer);
+            (name, observer)
+        });
         Ok(Self {
             sites,
             ids,
             outputs,
-            input: Default::default(),
+            input,
             memory: GraphMemory::default(),
         })
     }
@@ -140,61 +183,34 @@ impl<'s> Observers<'s> {
         let (ids, sites, outputs) = (&self.ids, self.sites, &mut self.outputs);
         graph.run_step(&[batch], &mut self.memory, &mut |id, x| {
             let watched = ids.iter().zip(&sites.outputs).zip(outputs.iter_mut());
-            for ((_, (layer, granularity)), observer) in watched.filter(|((i, _), _)| **i == id) {
-                let range = extremes(x, *granularity, 0.0, |range, v| range.max(v.abs()));
-                if x.iter().any(|v| !v.is_finite()) {
-                    refused.get_or_insert_with(|| layer.clone());
+            for ((_, site), observer) in watched.filter(|((i, _), _)| **i == id) {
+                if x.iter().all(|v| v.is_finite()) {
+                    observer.update(x);
+                } else {
+                    refused.get_or_insert_with(|| site.layer.clone());
                 }
-                observer.update(range);
             }
         })?;
         if let Some(layer) = refused {
             return Err(CalibrationError::RangeNotFinite { layer });
         }
-        if let Some(granularity) = self.sites.input {
-            let [min, max] = &mut self.input;
-            min.update(extremes(batch, granularity, f32::INFINITY, f32::min));
-            max.update(extremes(batch, granularity, f32::NEG_INFINITY, f32::max));
+        if let Some((_, observer)) = &mut self.input {
+            observer.update(batch);
         }
         Ok(())
     }
 
-    fn finish(self) -> Observed {
-        let outputs = self
-            .sites
-            .outputs
-            .iter()
-            .zip(self.outputs)
-            .filter_map(|((name, _), o)| o.get().cloned().map(|range| (name.clone(), range)));
-        let [min, max] = self.input;
-        let input = min.get().cloned().zip(max.get().cloned());
-        Observed {
+    /// Returns the ranges after `done` samples.
+    fn snapshot(&self, done: usize) -> Snapshot {
+        let layers = self.sites.outputs.iter().map(|site| site.layer.clone());
+        let outputs = layers
+            .zip(&self.outputs)
+            .filter_map(|(layer, observer)| Some((layer, observer.range()?)));
+        let input = self.input.as_ref();
+        Snapshot {
+            done,
             outputs: outputs.collect(),
-            input: input.map(|(min, max)| InputRange { min, max }),
-        }
-    }
-}
-
-/// Folds `f` over the tensor, or over each channel.
-fn extremes(
-    x: &ArrayD<f32>,
-    granularity: Granularity,
-    start: f32,
-    f: impl Fn(f32, f32) -> f32,
-) -> PerAxis<f32> {
-    match granularity {
-        Granularity::PerTensor => PerAxis::Tensor(x.iter().copied().fold(start, f)),
-        Granularity::PerAxis => {
-            let n_channels = x.shape().last().copied().unwrap_or(1);
-            let mut ranges = vec![start; n_channels];
-            let x = x.as_standard_layout();
-            let flat = x.as_slice().unwrap_or_default();
-            for pixel in flat.chunks_exact(n_channels.max(1)) {
-                for (range, v) in ranges.iter_mut().zip(pixel) {
-                    *range = f(*range, *v);
-                }
-            }
-            PerAxis::Axis(ranges)
+            input: input.and_then(|(name, observer)| Some((name.clone(), observer.range()?))),
         }
     }
 }

@@ -6,11 +6,20 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::CalibrationError;
 
+/// A sample that was left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// Its place among all samples.
+    pub index: usize,
+    /// Its name, and why.
+    pub message: String,
+}
+
 /// A stream of samples that can be read again from its start.
 ///
 /// Only the batch that is asked for is in memory.
 pub trait SampleSource {
-    /// Returns the number of samples.
+    /// Returns the number of samples, those that will be left out included.
     fn n_samples(&self) -> usize;
 
     /// Returns the extents of one sample.
@@ -22,6 +31,13 @@ pub trait SampleSource {
     /// Returns whether the samples are random numbers, not data.
     fn is_random(&self) -> bool {
         false
+    }
+
+    /// Returns the samples that were left out so far, in order.
+    ///
+    /// A batch holds the samples that follow those of the batch before, without these.
+    fn skipped(&self) -> &[Skipped] {
+        &[]
     }
 
     /// Goes back to the first sample.

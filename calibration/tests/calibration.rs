@@ -2,8 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 use calibration::{
-    ArraySource, BatchPlan, CalibrationError, Granularity, IntegerRange, MovingMax, ObservedSites,
-    OutputSite, RandomSource, SampleSource, calibrate, equalize, fold_zero_point,
+    ArraySource, BatchPlan, CalibrationError, Granularity, IntegerRange, MovingMax, ObservedSite,
+    ObservedSites, OutputSite, RandomSource, SampleSource, calibrate, equalize, fold_zero_point,
     prepare_unsigned_input, reference_batch_size,
 };
 use float_model::{Convolution, Draft, Graph, GraphBuilder, Layer};
@@ -41,14 +41,23 @@ fn network() -> Graph {
     b.build([x]).unwrap()
 }
 
+fn site(layer: &str, granularity: Granularity) -> ObservedSite {
+    ObservedSite {
+        layer: layer.to_owned(),
+        granularity,
+        value_bits: 7,
+    }
+}
+
 fn sites() -> ObservedSites {
     let outputs = vec![
-        ("relu".to_owned(), Granularity::PerAxis),
-        ("dw".to_owned(), Granularity::PerTensor),
+        site("relu", Granularity::PerAxis),
+        site("dw", Granularity::PerTensor),
     ];
     ObservedSites {
         outputs,
         input: Some(Granularity::PerAxis),
+        ..ObservedSites::default()
     }
 }
 
@@ -162,8 +171,8 @@ fn samples_that_cannot_be_right_are_errors() {
         "extents: {error}"
     );
     let vector = ObservedSites {
-        outputs: vec![("dense".to_owned(), Granularity::PerAxis)],
-        input: None,
+        outputs: vec![site("dense", Granularity::PerAxis)],
+        ..ObservedSites::default()
     };
     let error = run(samples(4, 6, 2, wave), &vector);
     assert!(

@@ -1,9 +1,13 @@
 //! The command line.
 
+mod samples;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use samples::{FilterArg, FitArg, OnBadArg, OrderArg, SourceArgs};
 
 /// Short flags of several letters that QuantizeML's own command has, and ours for them.
 const LONG_SHORTS: [(&str, &str); 6] = [
@@ -13,6 +17,27 @@ const LONG_SHORTS: [(&str, &str); 6] = [
     ("-ns", "--num-samples"),
     ("-bs", "--batch-size"),
     ("-qu", "--quantize-until"),
+];
+
+/// Flags of a calibration, for which there is nothing to do with `quantize --ranges`.
+const CALIBRATION_FLAGS: [&str; 17] = [
+    "samples",
+    "num_samples",
+    "batch_size",
+    "epochs",
+    "seed",
+    "observer",
+    "samples_key",
+    "sample_shape",
+    "sample_dtype",
+    "preprocess",
+    "image_size",
+    "fit",
+    "resize_shorter",
+    "resize_filter",
+    "channel_order",
+    "on_bad_sample",
+    "input_shape",
 ];
 
 /// Quantize a trained network to fixed point, calibrate it, and run it in exact integers.
@@ -36,6 +61,11 @@ pub(crate) enum Command {
         after_help = "Example:\n  bitproof quantize model.h5 --samples x.npy -w 4 -a 4 -i 8 -c q_config.json -s out.bpq.safetensors"
     )]
     Quantize(Box<QuantizeArgs>),
+    /// Calibrate the ranges of a float model and keep them for `quantize --ranges`
+    #[command(
+        after_help = "Example:\n  bitproof calibrate model.h5 --samples images/ --observer percentile:99.9 -s ranges.json"
+    )]
+    Calibrate(Box<CalibrateArgs>),
     /// Print the configuration of a quantized model as JSON, to edit and pass to `quantize -c`
     #[command(after_help = "Example:\n  bitproof config model.bpq.safetensors > q_config.json")]
     Config(ModelArgs),
@@ -127,13 +157,28 @@ pub(crate) struct QuantizeArgs {
     /// Where to write the quantized model [default: MODEL with the extension .bpq.safetensors]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) save: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+    #[command(flatten)]
+    pub(crate) samples: SampleArgs,
+    /// Ranges of `bitproof calibrate`, instead of samples
+    #[arg(long, value_name = "FILE", conflicts_with_all = CALIBRATION_FLAGS)]
+    pub(crate) ranges: Option<PathBuf>,
+    /// Print every rewrite, and where every value of the configuration comes from
+    #[arg(long)]
+    pub(crate) explain: bool,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
+}
+
+/// What decides how a network is quantized, and so which of its ranges are calibrated.
+#[derive(Debug, Args)]
+pub(crate) struct NetworkArgs {
     /// JSON file with the configuration of single layers
     #[arg(short = 'c', long, value_name = "FILE")]
     pub(crate) q_config: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) bits: BitArgs,
-    #[command(flatten)]
-    pub(crate) samples: SampleArgs,
     /// Stop quantizing after this layer; what follows stays in float
     #[arg(long, value_name = "LAYER")]
     pub(crate) quantize_until: Option<String>,
@@ -149,9 +194,19 @@ pub(crate) struct QuantizeArgs {
     /// Leave out the rewrites that only serve the Akida hardware
     #[arg(long)]
     pub(crate) no_hardware_rewrites: bool,
-    /// Print every rewrite, and where every value of the configuration comes from
-    #[arg(long)]
-    pub(crate) explain: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CalibrateArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Where to write the ranges, .json
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) save: PathBuf,
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+    #[command(flatten)]
+    pub(crate) samples: SampleArgs,
     #[command(flatten)]
     pub(crate) format: FormatArgs,
 }
@@ -186,12 +241,12 @@ pub(crate) struct BitArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct SampleArgs {
-    /// Calibration samples, .npy or .npz (array `x_train` or the only one); random ones if absent [-sa]
-    #[arg(long, value_name = "FILE")]
+    /// Calibration samples: .npy, .npz (array `x_train` or the only one), a raw file, a folder or a
+    /// quoted pattern of PNG and JPEG images; random ones if absent [-sa]
+    #[arg(long, value_name = "PLACE")]
     pub(crate) samples: Option<PathBuf>,
-    /// Name of the array in a .npz file
-    #[arg(long, value_name = "NAME")]
-    pub(crate) samples_key: Option<String>,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
     /// Number of samples to use [default: all; 1024 random ones] [-ns]
     #[arg(long, value_name = "N")]
     pub(crate) num_samples: Option<usize>,
@@ -204,6 +259,10 @@ pub(crate) struct SampleArgs {
     /// Seed of random samples
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
+    /// What a range is: moving-max (the reference's), max, percentile[:P] of the magnitudes
+    /// (P = 99.99), or mse, the least squared error
+    #[arg(long, value_name = "OBSERVER", default_value = "moving-max")]
+    pub(crate) observer: String,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -221,9 +280,11 @@ pub(crate) enum InputQuantizerArg {
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// Inputs, .npy, `[batch, ...]`
-    #[arg(long, value_name = "FILE")]
+    /// Inputs: .npy or .npz, `[batch, ...]`, a raw file, a folder or a quoted pattern of images
+    #[arg(long, value_name = "PLACE")]
     pub(crate) inputs: PathBuf,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
     /// Where to write the outputs, .npy; .npz, by name, for a model of several
     #[arg(long, value_name = "FILE")]
     pub(crate) outputs: Option<PathBuf>,
@@ -244,13 +305,14 @@ pub(crate) struct RunArgs {
 pub(crate) struct EvalArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// Labelled data, .npz with the arrays `x_test` and `y_test`
-    #[arg(long, value_name = "FILE", required_unless_present_all = ["images", "labels"])]
+    /// Labelled data: .npz with the arrays `x_test` and `y_test`, or a folder that holds a folder of
+    /// images for each class
+    #[arg(long, value_name = "PLACE", required_unless_present_all = ["images", "labels"])]
     pub(crate) data: Option<PathBuf>,
-    /// Images, .npy, instead of --data
+    /// Images, as `run --inputs` takes them, instead of --data
     #[arg(
         long,
-        value_name = "FILE",
+        value_name = "PLACE",
         requires = "labels",
         conflicts_with = "data"
     )]
@@ -263,6 +325,8 @@ pub(crate) struct EvalArgs {
         conflicts_with = "data"
     )]
     pub(crate) labels: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
     /// The float model to compare with
     #[arg(long, value_name = "MODEL")]
     pub(crate) float: Option<PathBuf>,

@@ -1,5 +1,6 @@
 //! One module a command.
 
+mod calibrate;
 mod config;
 mod demo;
 mod eval;
@@ -19,6 +20,7 @@ pub(crate) fn run(command: Command) -> Result<Answer> {
     match command {
         Command::Prove(args) => return prove::run(&args),
         Command::Quantize(args) => quantize::run(&args),
+        Command::Calibrate(args) => calibrate::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Summary(args) => summary::run(&args),
         Command::Run(args) => run::run(&args),

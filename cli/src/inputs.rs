@@ -3,16 +3,34 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use bitproof::model_files::{ArrayReader, read_integers};
-use bitproof::{Executor, QuantizedModel, Tensor};
+use bitproof::akida_sim::QuantizedOp;
+use bitproof::calibration::SampleSource;
+use bitproof::float_model::Shape;
+use bitproof::model_files::read_integers;
+use bitproof::{Executor, Graph, QuantizedModel, SampleRole, Samples, Tensor};
 use ndarray::ArrayD;
 
 /// Items that run at once: enough for two cores, little memory.
 pub(crate) const BATCH_SIZE: usize = 32;
 
-/// Opens an array of inputs.
-pub(crate) fn open(path: &Path, key: Option<&str>) -> Result<ArrayReader> {
-    Ok(ArrayReader::open(path, key, &["inputs", "x_test", "x"])?)
+/// Opens samples as inputs of a model whose input has these extents.
+pub(crate) fn open(samples: Samples, input: &Shape) -> Result<Box<dyn SampleSource>> {
+    Ok(samples.open(input, SampleRole::Inputs)?)
+}
+
+/// Returns the extents of the input of a quantized model.
+pub(crate) fn quantized_input(model: &QuantizedModel) -> Result<Shape> {
+    let input = model
+        .nodes
+        .iter()
+        .find(|node| matches!(node.op, QuantizedOp::Input(_)));
+    Ok(input.context("the model has no input")?.shape.clone())
+}
+
+/// Returns the extents of the input of a float model.
+pub(crate) fn float_input(graph: &Graph) -> Result<Shape> {
+    let id = graph.inputs().next().context("the model has no input")?;
+    Ok(graph.node(id).shape.clone())
 }
 
 /// Returns integer labels, one an item.
@@ -30,17 +48,17 @@ pub(crate) fn labels(path: &Path, key: Option<&str>) -> Result<Vec<i64>> {
     Ok(labels.into_iter().collect())
 }
 
-/// Runs `f` on each batch of the reader.
+/// Runs `f` on each batch of the source.
 pub(crate) fn each_batch(
-    reader: &mut ArrayReader,
-    mut f: impl FnMut(&ArrayD<f32>) -> Result<()>,
+    source: &mut dyn SampleSource,
+    mut f: impl FnMut(&ArrayD<f32>, &dyn SampleSource) -> Result<()>,
 ) -> Result<()> {
     loop {
-        let batch = reader.next_batch(BATCH_SIZE)?;
+        let batch = source.next_batch(BATCH_SIZE)?;
         if batch.shape().first().copied().unwrap_or(0) == 0 {
             return Ok(());
         }
-        f(&batch)?;
+        f(&batch, source)?;
     }
 }
 

@@ -9,6 +9,7 @@ mod args;
 mod commands;
 mod inputs;
 mod progress;
+mod samples;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;

@@ -10,15 +10,26 @@ use ndarray::{ArrayD, IxDyn};
 use zip::{CompressionMethod, ZipArchive};
 
 use crate::FileError;
-use crate::npy::Header;
+use crate::npy::{Element, Header};
 
 /// An array whose first axis is read step by step.
 pub struct ArrayReader {
     path: PathBuf,
-    entry: Option<Entry>,
+    place: Place,
     header: Header,
     body: Box<dyn Read + Send>,
     next: usize,
+}
+
+/// Where the elements of an array stand in its file.
+#[derive(Clone, Debug)]
+enum Place {
+    /// Behind the header of a `.npy` file.
+    Npy,
+    /// In a `.npz` file.
+    Member(Entry),
+    /// From the first byte on; this is what a header would say.
+    Raw(Header),
 }
 
 /// A member of a `.npz` archive.
@@ -74,12 +85,12 @@ impl ArrayReader {
         let mut start = [0; 2];
         let mut file = open(path)?;
         let n = file.read(&mut start).map_err(|e| FileError::io(path, &e))?;
-        let entry = if n == 2 && start == *b"PK" {
-            Some(find_entry(path, key, defaults)?)
+        let place = if n == 2 && start == *b"PK" {
+            Place::Member(find_entry(path, key, defaults)?)
         } else {
-            None
+            Place::Npy
         };
-        let (header, body) = open_body(path, entry.as_ref())?;
+        let (header, body) = open_body(path, &place)?;
         if header.shape.is_empty() {
             return Err(FileError::invalid(
                 path,
@@ -88,7 +99,47 @@ impl ArrayReader {
         }
         Ok(Self {
             path: path.to_owned(),
-            entry,
+            place,
+            header,
+            body,
+            next: 0,
+        })
+    }
+
+    /// Opens a file that holds nothing but elements, item after item.
+    ///
+    /// `dtype` is their type: `uint8`, `int8`, `uint16` to `int64`, `float16`, `float32`,
+    /// `float64`, little-endian; or NumPy's text for it, such as `>f4` for big-endian.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, its size is no multiple of an item's, or there is no such type.
+    pub fn open_raw(path: &Path, dtype: &str, item_shape: &[usize]) -> Result<Self, FileError> {
+        let invalid = |message: String| FileError::invalid(path, message);
+        let mut header = Header {
+            shape: std::iter::once(1)
+                .chain(item_shape.iter().copied())
+                .collect(),
+            element: Element::named(dtype).map_err(invalid)?,
+        };
+        let item_bytes = header.n_bytes().map_err(invalid)?;
+        let size = open(path)?
+            .metadata()
+            .map_err(|e| FileError::io(path, &e))?
+            .len();
+        let size = usize::try_from(size).map_err(|_| invalid("too large a file".to_owned()))?;
+        if item_bytes == 0 || size.checked_rem(item_bytes) != Some(0) {
+            return Err(invalid(format!(
+                "{size} bytes are no whole number of items of shape {item_shape:?} and type \
+                 {dtype}, {item_bytes} bytes each"
+            )));
+        }
+        header.shape[0] = size.div_euclid(item_bytes);
+        let place = Place::Raw(header);
+        let (header, body) = open_body(path, &place)?;
+        Ok(Self {
+            path: path.to_owned(),
+            place,
             header,
             body,
             next: 0,
@@ -113,7 +164,7 @@ impl ArrayReader {
     ///
     /// The file cannot be read.
     pub fn rewind(&mut self) -> Result<(), FileError> {
-        let (header, body) = open_body(&self.path, self.entry.as_ref())?;
+        let (header, body) = open_body(&self.path, &self.place)?;
         self.header = header;
         self.body = body;
         self.next = 0;
@@ -197,14 +248,14 @@ pub fn read_integers(path: &Path, key: Option<&str>) -> Result<ArrayD<i64>, File
 ///
 /// As [`ArrayReader::open`], or the elements are floats.
 pub fn read_small_integers(path: &Path, key: &str) -> Result<Vec<i64>, FileError> {
-    let entry = find_entry(path, Some(key), &[])?;
-    let (mut header, body) = open_body(path, Some(&entry))?;
+    let place = Place::Member(find_entry(path, Some(key), &[])?);
+    let (mut header, body) = open_body(path, &place)?;
     if header.shape.is_empty() {
         header.shape = vec![1];
     }
     let mut reader = ArrayReader {
         path: path.to_owned(),
-        entry: Some(entry),
+        place,
         header,
         body,
         next: 0,
@@ -240,7 +291,7 @@ fn find_entry(path: &Path, key: Option<&str>, defaults: &[&str]) -> Result<Entry
             (None, [only]) => only.clone(),
             (None, _) => {
                 return Err(invalid(format!(
-                    "name one of its arrays: {}",
+                    "holds several arrays, name one of them: {}",
                     names.join(", ")
                 )));
             }
@@ -269,25 +320,33 @@ fn find_entry(path: &Path, key: Option<&str>, defaults: &[&str]) -> Result<Entry
 }
 
 /// Returns the header and the elements of an array from its start.
-fn open_body(
-    path: &Path,
-    entry: Option<&Entry>,
-) -> Result<(Header, Box<dyn Read + Send>), FileError> {
+fn open_body(path: &Path, place: &Place) -> Result<(Header, Box<dyn Read + Send>), FileError> {
+    match place {
+        Place::Npy => open_npy(path),
+        Place::Member(entry) => open_member(path, entry),
+        Place::Raw(header) => Ok((header.clone(), Box::new(BufReader::new(open(path)?)))),
+    }
+}
+
+fn open_npy(path: &Path) -> Result<(Header, Box<dyn Read + Send>), FileError> {
+    let invalid = |message: String| FileError::invalid(path, message);
+    let file = open(path)?;
+    let size = file.metadata().map_err(|e| FileError::io(path, &e))?.len();
+    let mut body = BufReader::new(file);
+    let header = Header::read(&mut body).map_err(invalid)?;
+    let position = body
+        .stream_position()
+        .map_err(|e| FileError::io(path, &e))?;
+    let n_bytes = header.n_bytes().map_err(invalid)?;
+    if u64::try_from(n_bytes).map_or(true, |n| n > size - position.min(size)) {
+        return Err(invalid("the file ends before its array does".to_owned()));
+    }
+    Ok((header, Box::new(body)))
+}
+
+fn open_member(path: &Path, entry: &Entry) -> Result<(Header, Box<dyn Read + Send>), FileError> {
     let invalid = |message: String| FileError::invalid(path, message);
     let mut file = open(path)?;
-    let Some(entry) = entry else {
-        let size = file.metadata().map_err(|e| FileError::io(path, &e))?.len();
-        let mut body = BufReader::new(file);
-        let header = Header::read(&mut body).map_err(invalid)?;
-        let position = body
-            .stream_position()
-            .map_err(|e| FileError::io(path, &e))?;
-        let n_bytes = header.n_bytes().map_err(invalid)?;
-        if u64::try_from(n_bytes).map_or(true, |n| n > size - position.min(size)) {
-            return Err(invalid("the file ends before its array does".to_owned()));
-        }
-        return Ok((header, Box::new(body)));
-    };
     file.seek(SeekFrom::Start(entry.start))
         .map_err(|e| FileError::io(path, &e))?;
     let raw = BufReader::new(file).take(entry.compressed_size);

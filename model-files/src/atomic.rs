@@ -83,7 +83,11 @@ fn builder() -> Builder<'static, 'static> {
 }
 
 /// Writes `bytes` to `path`, whole or not at all.
-pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+///
+/// # Errors
+///
+/// The file cannot be written.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let mut file = AtomicFile::create(path)?;
     file.writer()
         .write_all(bytes)

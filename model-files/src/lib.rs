@@ -10,6 +10,7 @@ mod atomic;
 mod bpq;
 mod error;
 mod hdf5;
+mod images;
 mod keras;
 mod npy;
 
@@ -19,8 +20,13 @@ use std::path::Path;
 
 pub use array_writer::{NpzWriter, write_npy_f32};
 pub use arrays::{ArrayReader, read_integers, read_small_integers};
+pub use atomic::write as write_file;
 pub use bpq::{read_bpq, write_bpq};
 pub use error::FileError;
+pub use images::{
+    BadImage, Channels, Filter, Fit, ImageList, ImageOptions, ImageReader, LabelledImages,
+    OnBadSample, glob_images, images_in, labelled_images,
+};
 pub use keras::{read_keras_h5, read_quantized_h5, write_keras_h5};
 
 /// What a model file holds.

@@ -92,6 +92,29 @@ impl Element {
 }
 
 impl Element {
+    /// Returns the element of a type by NumPy's name or text for it.
+    pub(crate) fn named(name: &str) -> Result<Self, String> {
+        let descr = match name {
+            "uint8" => "|u1",
+            "int8" => "|i1",
+            "uint16" => "<u2",
+            "int16" => "<i2",
+            "uint32" => "<u4",
+            "int32" => "<i4",
+            "uint64" => "<u8",
+            "int64" => "<i8",
+            "float16" => "<f2",
+            "float32" => "<f4",
+            "float64" => "<f8",
+            other => other,
+        };
+        Self::of(descr).map_err(|_| {
+            format!(
+                "no type `{name}`: use uint8, int8, uint16 to int64, float16, float32 or float64"
+            )
+        })
+    }
+
     /// Returns the element of NumPy's type text: byte order, letter, size.
     fn of(descr: &str) -> Result<Self, String> {
         let refused = || format!("an array of type `{descr}`");

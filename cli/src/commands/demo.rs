@@ -51,7 +51,7 @@ pub(super) fn run(args: &FormatArgs) -> Result<()> {
             key: Some("x_train".to_owned()),
         };
         let quantized = quantize(graph.clone(), samples, &options(bits)?, &mut |_| ())?;
-        let scores = evaluate(Some(&quantized.model), Some(&graph), &data)?;
+        let scores = evaluate(Some(&quantized.model), Some(&graph), &data, Format::Json)?;
         let milliseconds = 1000.0 * start.elapsed().as_secs_f64();
         rows.push(measure(
             bits,
@@ -89,10 +89,14 @@ fn measure(
     (scores, milliseconds): (Scores, f64),
 ) -> Result<Row> {
     let executor = Executor::new(model);
-    let mut reader = inputs::open(digits, Some("x_test"))?;
+    let samples = Samples::File {
+        path: digits.to_owned(),
+        key: Some("x_test".to_owned()),
+    };
+    let mut source = inputs::open(samples, &inputs::quantized_input(model)?)?;
     let mut largest: Option<(String, Stage, u64)> = None;
     let mut overflows = 0;
-    inputs::each_batch(&mut reader, |batch| {
+    inputs::each_batch(source.as_mut(), |batch, _| {
         let run = executor.run(batch, &mut |_, _| ())?;
         for (node, counters) in model.nodes.iter().zip(&run.counters) {
             overflows += counters.overflows();

@@ -1,13 +1,21 @@
 //! `bitproof eval`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use bitproof::{AnyModel, Executor, Graph, QuantizedModel, load, load_float};
+use bitproof::calibration::Skipped;
+use bitproof::model_files::labelled_images;
+use bitproof::{AnyModel, Executor, Graph, QuantizedModel, Samples, load, load_float};
 use serde_json::json;
 
-use crate::args::{EvalArgs, Format};
-use crate::{inputs, progress};
+use crate::args::{EvalArgs, Format, SourceArgs};
+use crate::progress::Meter;
+use crate::{inputs, samples};
+
+/// Images in a `.npz` of labelled data.
+const IMAGES_KEY: &str = "x_test";
+/// Labels in a `.npz` of labelled data.
+const LABELS_KEY: &str = "y_test";
 
 /// What an evaluation counts.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,7 +35,12 @@ pub(super) fn run(args: &EvalArgs) -> Result<()> {
         AnyModel::Float(graph) => (None, Some(float.unwrap_or(graph))),
     };
     let data = Data::open(args)?;
-    let scores = evaluate(quantized.as_ref(), float.as_ref(), &data)?;
+    let scores = evaluate(
+        quantized.as_ref(),
+        float.as_ref(),
+        &data,
+        args.format.format,
+    )?;
     report(
         args.format.format,
         &scores,
@@ -38,52 +51,76 @@ pub(super) fn run(args: &EvalArgs) -> Result<()> {
 
 /// Labelled data.
 pub(super) struct Data {
-    images: PathBuf,
-    images_key: Option<&'static str>,
+    images: Samples,
     labels: Vec<i64>,
 }
 
 impl Data {
     fn open(args: &EvalArgs) -> Result<Self> {
+        let source = &args.source;
+        if let Some(path) = args.data.as_deref().filter(|path| path.is_dir()) {
+            let labelled = labelled_images(path)?;
+            samples::note_left_out(path, labelled.n_left_out);
+            return Ok(Self {
+                images: samples::images(labelled.paths, source)?,
+                labels: labelled.labels,
+            });
+        }
         if let Some(path) = &args.data {
-            return Self::from_npz(path);
+            if source.samples_key.is_some() {
+                bail!("--samples-key: --data takes the arrays `x_test` and `y_test`");
+            }
+            let source = SourceArgs {
+                samples_key: Some(IMAGES_KEY.to_owned()),
+                ..source.clone()
+            };
+            return Ok(Self {
+                images: samples::at(path, &source)?,
+                labels: inputs::labels(path, Some(LABELS_KEY))?,
+            });
         }
         let (Some(images), Some(labels)) = (&args.images, &args.labels) else {
             bail!("give --data, or --images and --labels");
         };
         Ok(Self {
-            images: images.clone(),
-            images_key: None,
+            images: samples::at(images, source)?,
             labels: inputs::labels(labels, None)?,
         })
     }
 
     /// Returns the arrays `x_test` and `y_test` of a `.npz`.
     pub(super) fn from_npz(path: &Path) -> Result<Self> {
-        let labels = inputs::labels(path, Some("y_test"))?;
-        Ok(Self {
-            images: path.to_owned(),
-            images_key: Some("x_test"),
-            labels,
-        })
+        let labels = inputs::labels(path, Some(LABELS_KEY))?;
+        let images = Samples::File {
+            path: path.to_owned(),
+            key: Some(IMAGES_KEY.to_owned()),
+        };
+        Ok(Self { images, labels })
     }
 }
 
-/// Classifies every image with both models.
+/// Classifies every image with both models. For people, the speed is printed.
 pub(super) fn evaluate(
     quantized: Option<&QuantizedModel>,
     float: Option<&Graph>,
     data: &Data,
+    format: Format,
 ) -> Result<Scores> {
     let executor = quantized.map(Executor::new);
-    let mut reader = inputs::open(&data.images, data.images_key)?;
-    let total = reader.shape().first().copied().unwrap_or(0);
+    let input = match (quantized, float) {
+        (Some(model), _) => inputs::quantized_input(model)?,
+        (None, Some(graph)) => inputs::float_input(graph)?,
+        (None, None) => bail!("no model to evaluate"),
+    };
+    let mut source = inputs::open(data.images.clone(), &input)?;
+    let total = source.n_samples();
     if total != data.labels.len() {
         bail!("{total} images, but {} labels", data.labels.len());
     }
-    let bar = progress::bar(total, "images");
+    let mut meter = Meter::new(total, "images");
     let mut scores = Scores::default();
-    inputs::each_batch(&mut reader, |batch| {
+    let mut next = 0;
+    inputs::each_batch(source.as_mut(), |batch, source| {
         let integer = match &executor {
             Some(executor) => Some(inputs::classes(&inputs::predict(executor, batch)?)),
             None => None,
@@ -93,19 +130,32 @@ pub(super) fn evaluate(
             None => None,
         };
         let n = batch.shape().first().copied().unwrap_or(0);
-        let labels = data
-            .labels
-            .get(scores.n_items..scores.n_items + n)
-            .context("labels")?;
-        scores.quantized_right += equal(integer.as_deref(), Some(labels));
-        scores.float_right += equal(real.as_deref(), Some(labels));
+        let labels = labels_of(&data.labels, &mut next, n, source.skipped())?;
+        scores.quantized_right += equal(integer.as_deref(), Some(&labels));
+        scores.float_right += equal(real.as_deref(), Some(&labels));
         scores.alike += equal(integer.as_deref(), real.as_deref());
         scores.n_items += n;
-        progress::set(&bar, scores.n_items);
+        meter.set(next, total);
         Ok(())
     })?;
-    bar.finish_and_clear();
+    meter.finish_if(true, format);
+    samples::warn_skipped(source.skipped(), total);
+    if scores.n_items == 0 {
+        bail!("there is no image that can be used");
+    }
     Ok(scores)
+}
+
+/// Returns the labels of the next `n` images that were not left out.
+fn labels_of(labels: &[i64], next: &mut usize, n: usize, skipped: &[Skipped]) -> Result<Vec<i64>> {
+    let mut found = Vec::with_capacity(n);
+    while found.len() < n {
+        if skipped.binary_search_by_key(next, |s| s.index).is_err() {
+            found.push(*labels.get(*next).context("labels")?);
+        }
+        *next += 1;
+    }
+    Ok(found)
 }
 
 fn equal(a: Option<&[i64]>, b: Option<&[i64]>) -> usize {

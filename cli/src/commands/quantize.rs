@@ -5,16 +5,18 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
+use bitproof::calibration::Convergence;
 use bitproof::config_schema::{InputDtype, Strictness};
 use bitproof::float_model::{HardwareRewrites, RewriteEvent};
 use bitproof::{
-    InputQuantizerMode, ParamValues, QuantizationParams, QuantizeOptions, Quantized, Samples,
-    check_save_path, load_float, quantize, save, sha256_file,
+    CalibratedRanges, Graph, InputQuantizerMode, ParamValues, QuantizationParams, QuantizeOptions,
+    Quantized, Samples, check_save_path, load_float, quantize, quantize_with_ranges, save,
+    sha256_file, sha256_files,
 };
 use serde_json::{Map, Value, json};
 
-use crate::args::{Format, InputQuantizerArg, QuantizeArgs};
-use crate::progress;
+use crate::args::{Format, InputQuantizerArg, NetworkArgs, QuantizeArgs, SampleArgs};
+use crate::progress::Meter;
 
 /// Quantizes a float model and writes the result.
 pub(super) fn run(args: &QuantizeArgs) -> Result<()> {
@@ -25,39 +27,79 @@ pub(super) fn run(args: &QuantizeArgs) -> Result<()> {
         .clone()
         .unwrap_or_else(|| default_save_path(&model_path));
     check_save_path(&save_path)?;
-    let options = options(args)?;
+    let options = options(&args.network, &args.samples)?;
     let graph = load_float(&model_path)?;
-    let samples = match &args.samples.samples {
-        None => Samples::Random,
-        Some(path) => Samples::File {
-            path: path.clone(),
-            key: args.samples.samples_key.clone(),
-        },
+    let model_digest = digest(&model_path)?;
+    let mut quantized = match &args.ranges {
+        Some(path) => with_ranges(graph, path, &model_digest, &options)?,
+        None => calibrated(graph, args, &options)?,
     };
-    if args.samples.samples.is_none() && args.format.format == Format::Text {
-        eprintln!(
-            "note: no --samples: calibrating on random samples, seed {}",
-            options.seed
-        );
-    }
-    let bar = progress::bar(0, "samples");
-    let quantized = quantize(graph, samples, &options, &mut |p| {
-        bar.set_length(u64::try_from(p.total).unwrap_or(u64::MAX));
-        progress::set(&bar, p.done);
-    });
-    bar.finish_and_clear();
-    let mut quantized = quantized?;
     let provenance = &mut quantized.model.provenance;
-    provenance.model_digest = Some(digest(&model_path)?);
-    provenance.samples_digest = args.samples.samples.as_deref().map(digest).transpose()?;
-    provenance.config_digest = args.q_config.as_deref().map(digest).transpose()?;
+    provenance.model_digest = Some(model_digest);
+    provenance.config_digest = args.network.q_config.as_deref().map(digest).transpose()?;
     save(&quantized.model, &save_path)?;
     report(args, &quantized, &save_path, start.elapsed().as_secs_f64());
     Ok(())
 }
 
-fn digest(path: &Path) -> Result<String> {
+fn with_ranges(
+    graph: Graph,
+    path: &Path,
+    model_digest: &str,
+    options: &QuantizeOptions,
+) -> Result<Quantized> {
+    let ranges = CalibratedRanges::read(path)?;
+    let fits = || path.display().to_string();
+    ranges.check_model(model_digest).with_context(fits)?;
+    quantize_with_ranges(graph, ranges, options).with_context(fits)
+}
+
+fn calibrated(graph: Graph, args: &QuantizeArgs, options: &QuantizeOptions) -> Result<Quantized> {
+    let samples = samples(&args.samples)?;
+    let digested = samples.clone();
+    note_random(&args.samples, args.format.format);
+    let mut meter = Meter::new(0, crate::samples::unit(&samples));
+    let quantized = quantize(graph, samples, options, &mut |p| {
+        meter.set(p.done, p.total);
+    });
+    meter.finish_if(quantized.is_ok(), args.format.format);
+    let mut quantized = quantized?;
+    quantized.model.provenance.samples_digest = samples_digest(&digested)?;
+    Ok(quantized)
+}
+
+/// Says on stderr that no samples are given.
+pub(super) fn note_random(args: &SampleArgs, format: Format) {
+    if args.samples.is_none() && format == Format::Text {
+        eprintln!(
+            "note: no --samples: calibrating on random samples, seed {}",
+            args.seed
+        );
+    }
+}
+
+pub(super) fn digest(path: &Path) -> Result<String> {
     sha256_file(path).with_context(|| path.display().to_string())
+}
+
+/// Returns the digest of the samples' files, none of random ones.
+pub(super) fn samples_digest(samples: &Samples) -> Result<Option<String>> {
+    let files = samples.files();
+    if files.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(sha256_files(&files)?))
+}
+
+/// Returns the calibration samples.
+pub(super) fn samples(args: &SampleArgs) -> Result<Samples> {
+    match &args.samples {
+        Some(place) => crate::samples::at(place, &args.source),
+        None => {
+            crate::samples::refuse_all("random samples", &args.source)?;
+            Ok(Samples::Random)
+        }
+    }
 }
 
 /// Returns the model's path with the extension of our own format.
@@ -65,7 +107,7 @@ fn default_save_path(model: &Path) -> PathBuf {
     model.with_extension("bpq.safetensors")
 }
 
-fn options(args: &QuantizeArgs) -> Result<QuantizeOptions> {
+pub(super) fn options(args: &NetworkArgs, samples: &SampleArgs) -> Result<QuantizeOptions> {
     let bits = &args.bits;
     let input_dtype = InputDtype::from_name(&bits.input_dtype).ok_or_else(|| {
         anyhow!(
@@ -103,10 +145,11 @@ fn options(args: &QuantizeArgs) -> Result<QuantizeOptions> {
             InputQuantizerArg::Never => InputQuantizerMode::Never,
         },
         input_shape: args.input_shape.clone(),
-        num_samples: args.samples.num_samples,
-        batch_size: args.samples.batch_size,
-        epochs: args.samples.epochs,
-        seed: args.samples.seed,
+        num_samples: samples.num_samples,
+        batch_size: samples.batch_size,
+        epochs: samples.epochs,
+        seed: samples.seed,
+        observer: samples.observer.parse()?,
         hardware,
     })
 }
@@ -132,9 +175,11 @@ fn report(args: &QuantizeArgs, quantized: &Quantized, path: &Path, seconds: f64)
     if args.explain {
         explain(quantized);
     }
+    crate::samples::warn_skipped(&quantized.skipped, quantized.n_samples);
     for warning in &quantized.warnings {
         eprintln!("warning: {warning}");
     }
+    print_convergence(quantized.convergence.as_ref());
     let batches = &quantized.batches;
     let n_layers = quantized
         .model
@@ -149,6 +194,27 @@ fn report(args: &QuantizeArgs, quantized: &Quantized, path: &Path, seconds: f64)
         batches.epochs,
         path.display()
     );
+}
+
+/// Prints how much the last samples still moved the ranges.
+pub(super) fn print_convergence(convergence: Option<&Convergence>) {
+    if let Some(convergence) = convergence {
+        println!("convergence: {convergence}");
+    }
+}
+
+pub(super) fn convergence_json(convergence: Option<&Convergence>) -> Value {
+    match convergence {
+        Some(Convergence {
+            n_samples,
+            layer,
+            channel,
+            moved,
+        }) => {
+            json!({ "samples": n_samples, "layer": layer, "channel": channel, "moved": moved })
+        }
+        None => Value::Null,
+    }
 }
 
 fn explain(quantized: &Quantized) {
@@ -178,6 +244,11 @@ fn to_json(quantized: &Quantized, path: &Path) -> Value {
         "rewrites_refused": events(&quantized.refused),
         "explanation": quantized.explanation,
         "warnings": quantized.warnings,
+        "convergence": convergence_json(quantized.convergence.as_ref()),
+        "samples": {
+            "given": quantized.n_samples,
+            "skipped": quantized.skipped.iter().map(|s| s.message.as_str()).collect::<Vec<&str>>(),
+        },
         "batches": {
             "batch_size": batches.batch_size, "steps": batches.steps, "epochs": batches.epochs,
         },

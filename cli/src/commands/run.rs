@@ -3,17 +3,18 @@
 mod dump;
 
 use std::path::Path;
-use std::time::Instant;
 
 use anyhow::{Result, bail};
-use bitproof::model_files::{ArrayReader, NpzWriter, write_npy_f32};
+use bitproof::calibration::SampleSource;
+use bitproof::model_files::{NpzWriter, write_npy_f32};
 use bitproof::quantizer_core::Counters;
 use bitproof::{Executor, ModelMemory, QuantizedModel, Run, load_quantized};
 use ndarray::{ArrayD, Axis, IxDyn};
 use serde_json::{Value, json};
 
 use crate::args::{Format, RunArgs};
-use crate::{inputs, progress};
+use crate::progress::Meter;
+use crate::{inputs, samples};
 use dump::Dump;
 
 /// Runs a quantized model on inputs.
@@ -21,16 +22,16 @@ pub(super) fn run(args: &RunArgs) -> Result<()> {
     let model = load_quantized(&args.model.path())?;
     check_outputs(args.outputs.as_deref(), &model)?;
     let executor = Executor::new(&model);
-    let mut reader = inputs::open(&args.inputs, None)?;
-    let total = reader.shape().first().copied().unwrap_or(0);
-    let bar = progress::bar(total, "items");
+    let samples = samples::at(&args.inputs, &args.source)?;
+    let mut source = inputs::open(samples, &inputs::quantized_input(&model)?)?;
+    let total = source.n_samples();
+    let mut meter = Meter::new(total, "items");
     let mut dump = args.dump_layers.is_some().then(|| Dump::new(&model));
     let mut counters = vec![Counters::default(); model.nodes.len()];
     let mut outputs: Vec<Vec<ArrayD<f32>>> = vec![Vec::new(); model.outputs.len()];
     let mut done = 0;
-    let start = Instant::now();
     let mut steps = Steps::new(args, &model);
-    steps.each(&mut reader, |batch, memory| {
+    steps.each(source.as_mut(), |batch, memory| {
         let Run {
             outputs: tensors,
             counters: counts,
@@ -41,21 +42,26 @@ pub(super) fn run(args: &RunArgs) -> Result<()> {
         })?;
         let all = counters.iter_mut().zip(&counts);
         all.for_each(|(all, batch)| all.merge(batch));
-        let all = outputs.iter_mut().zip(&tensors);
-        all.for_each(|(all, output)| all.push(output.floats()));
+        if args.outputs.is_some() {
+            let all = outputs.iter_mut().zip(&tensors);
+            all.for_each(|(all, output)| all.push(output.floats()));
+        }
         done += batch.len_of(Axis(0));
-        progress::set(&bar, done);
+        meter.set(done, total);
         Ok(())
     })?;
-    bar.finish_and_clear();
-    let seconds = start.elapsed().as_secs_f64();
+    let seconds = meter.finish();
+    if let Some(first) = source.skipped().first().filter(|_| args.sequence) {
+        bail!("{}: no step of a sequence can be left out", first.message);
+    }
+    samples::warn_skipped(source.skipped(), total);
     if let Some(path) = &args.outputs {
         write_outputs(path, &model, &outputs)?;
     }
     if let (Some(dump), Some(path)) = (&dump, &args.dump_layers) {
         dump.write(path)?;
     }
-    report(args.format.format, &model, &counters, (total, seconds));
+    report(args.format.format, &model, &counters, (done, seconds));
     Ok(())
 }
 
@@ -83,15 +89,15 @@ impl Steps {
     /// Runs `f` on all inputs with what temporal layers remember.
     fn each(
         &mut self,
-        reader: &mut ArrayReader,
+        source: &mut dyn SampleSource,
         mut f: impl FnMut(&ArrayD<f32>, &mut ModelMemory) -> Result<()>,
     ) -> Result<()> {
         let Self::Sequence { reset_every } = self else {
-            return inputs::each_batch(reader, |batch| f(batch, &mut ModelMemory::default()));
+            return inputs::each_batch(source, |batch, _| f(batch, &mut ModelMemory::default()));
         };
         let mut memory = ModelMemory::default();
         let mut n_steps = 0_usize;
-        inputs::each_batch(reader, |batch| {
+        inputs::each_batch(source, |batch, _| {
             for step in batch.axis_chunks_iter(Axis(0), 1) {
                 if reset_every.is_some_and(|n| n_steps.checked_rem(n) == Some(0)) {
                     memory = ModelMemory::default();

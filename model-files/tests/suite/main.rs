@@ -9,5 +9,6 @@
 mod arrays;
 mod bpq;
 mod hostile;
+mod images;
 mod keras;
 mod support;

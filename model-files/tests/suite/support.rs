@@ -22,7 +22,7 @@ pub(crate) fn cases() -> Vec<PathBuf> {
 
 /// A folder that goes away with the test.
 #[derive(Debug)]
-pub(crate) struct Scratch(TempDir);
+pub(crate) struct Scratch(pub(crate) TempDir);
 
 impl Scratch {
     pub(crate) fn new() -> Self {

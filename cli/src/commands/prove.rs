@@ -15,8 +15,9 @@ use clap::Args;
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
-use crate::args::{Format, FormatArgs, ModelArgs};
-use crate::{Answer, inputs, progress};
+use crate::args::{Format, FormatArgs, ModelArgs, SourceArgs};
+use crate::progress::Meter;
+use crate::{Answer, inputs, samples};
 
 /// Samples that are searched for witnesses, at most.
 const MAX_SAMPLES: usize = 256;
@@ -28,9 +29,11 @@ pub(crate) struct ProveArgs {
     /// Prove as if every buffer of the hardware had N bits
     #[arg(long, value_name = "N")]
     buffer_bits: Option<u8>,
-    /// Inputs to search for one that overflows, .npy; the first 256 are run
+    /// Inputs to search for one that overflows: .npy, .npz, images; the first 256 are run
     #[arg(long, value_name = "FILE")]
     samples: Option<PathBuf>,
+    #[command(flatten)]
+    source: SourceArgs,
     /// Write each input that overflows, and each layer input that would, as .npy into this folder
     #[arg(long, value_name = "DIR")]
     witness: Option<PathBuf>,
@@ -62,20 +65,21 @@ pub(super) fn run(args: &ProveArgs) -> Result<Answer> {
     }
     let samples = match &args.samples {
         None => None,
-        Some(path) => Some(inputs::open(path, None)?.next_batch(MAX_SAMPLES)?),
+        Some(path) => {
+            let samples = samples::at(path, &args.source)?;
+            let mut source = inputs::open(samples, &inputs::quantized_input(&model)?)?;
+            Some(source.next_batch(MAX_SAMPLES)?)
+        }
     };
     let budget = SearchBudget {
         runs: args.runs,
         seed: args.seed,
     };
-    let mut bar = None;
+    let mut meter = Meter::new(0, "intermediates");
     let proof = prove(&model, samples.as_ref(), budget, &mut |done, total| {
-        let bar = bar.get_or_insert_with(|| progress::bar(total, "intermediates"));
-        progress::set(bar, done);
+        meter.set(done, total);
     })?;
-    if let Some(bar) = bar {
-        bar.finish_and_clear();
-    }
+    meter.finish();
     if let Some(folder) = &args.witness {
         write_witnesses(folder, &proof)?;
     }

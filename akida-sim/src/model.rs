@@ -109,6 +109,49 @@ impl QuantizedNode {
 }
 
 impl QuantizedNode {
+    /// Returns the products of integers that one item takes, 0 where extents are open.
+    #[must_use]
+    pub fn multiplications(&self) -> u64 {
+        let QuantizedOp::Integer(layer) = &self.op else {
+            return 0;
+        };
+        let pixels = self
+            .shape
+            .iter()
+            .rev()
+            .skip(1)
+            .copied()
+            .product::<Option<usize>>();
+        let per_pixel = match &layer.op {
+            IntegerOp::Conv2D(op) => op.kernel.len(),
+            IntegerOp::DepthwiseConv2D(op) => op.kernel.len(),
+            IntegerOp::SeparableConv2D {
+                depthwise,
+                pointwise,
+            } => depthwise.kernel.len() + pointwise.len(),
+            IntegerOp::Conv2DTranspose(op) => op.kernel.len(),
+            IntegerOp::DepthwiseConv2DTranspose(op) => op.kernel.len(),
+            IntegerOp::Dense { kernel }
+            | IntegerOp::StatefulProjection { kernel, .. }
+            | IntegerOp::BufferTempConv { kernel, .. }
+            | IntegerOp::DepthwiseBufferTempConv { kernel } => kernel.len(),
+            IntegerOp::StatefulRecurrent(op) => 4 * op.factors[0].len(),
+            IntegerOp::ReLU { .. }
+            | IntegerOp::LookUp { .. }
+            | IntegerOp::MaxPool2D(_)
+            | IntegerOp::GlobalAveragePooling2D { .. }
+            | IntegerOp::Add
+            | IntegerOp::Concatenate(_)
+            | IntegerOp::Flatten
+            | IntegerOp::Reshape { .. }
+            | IntegerOp::Permute { .. }
+            | IntegerOp::ExtractToken { .. }
+            | IntegerOp::Identity => 0,
+        };
+        let products = pixels.unwrap_or(0).saturating_mul(per_pixel);
+        u64::try_from(products).unwrap_or(u64::MAX)
+    }
+
     /// Returns the bits of the layer's integer weights at their configured widths.
     #[must_use]
     pub fn weight_bits(&self) -> u64 {

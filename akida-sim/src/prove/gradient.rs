@@ -3,19 +3,20 @@
 //! Nothing here is part of a proof. A wrong slope makes the search slower, not its answer wrong:
 //! every witness is replayed.
 
-use ndarray::{ArrayD, IxDyn};
+use float_model::Padding;
+use kernels::{Conv2d, ConvTranspose2d, Dense, Depthwise, DepthwiseTranspose, Kernels, Window};
+use ndarray::{Array2, ArrayD, IxDyn};
 use quantizer_core::Stage;
 use quantizer_core::geometry::{same_pads, transposed_crop};
-use quantizer_core::layers::{Border, ConcatAxis, IntegerLayer, IntegerOp};
+use quantizer_core::layers::{Border, ConcatAxis, DepthwiseOp, IntegerLayer, IntegerOp};
 use quantizer_core::log2::mul_pow2;
-
-use float_model::Padding;
+use quantizer_core::tensor::int_to_f32;
 
 /// Slope of a rectifier where it is flat: small, so that a dead unit may still be woken.
-const FLAT: f64 = 0.1;
+const FLAT: f32 = 0.1;
 
 /// A gradient, in the extents of its tensor.
-pub(super) type Gradient = ArrayD<f64>;
+pub(super) type Gradient = ArrayD<f32>;
 
 /// Returns the gradients of the inputs of a layer for that of its output, batch of one.
 ///
@@ -31,7 +32,7 @@ pub(super) fn backward(
             let q = stage
                 .multiplier
                 .as_ref()
-                .map_or(1.0, |(q, _)| real(q.at(c)));
+                .map_or(1.0, |(q, _)| int_to_f32(q.at(c)));
             q * power(stage.shift.at(c))
         });
     }
@@ -65,15 +66,7 @@ pub(super) fn at_stage(
             all
         }
         (Stage::DepthwiseAccumulator, IntegerOp::SeparableConv2D { depthwise, .. }) => {
-            let (kh, kw, _) = depthwise.kernel.dim();
-            let sliding = Sliding {
-                kernel: [kh, kw],
-                strides: depthwise.strides,
-                dilation: depthwise.dilation,
-                before: pads(inputs[0].shape(), [kh, kw], depthwise),
-            };
-            let weight = |t: [usize; 2], c: usize| depthwise.kernel[[t[0], t[1], c]];
-            vec![sliding.depthwise(inputs[0].shape(), &seed, weight)]
+            vec![depthwise_spread(inputs[0].shape(), &seed, depthwise)]
         }
         _ => from_sums(layer, inputs, seed),
     }
@@ -124,7 +117,7 @@ fn through(op: &IntegerOp, inputs: &[&ArrayD<i64>], y: Gradient) -> Vec<Gradient
     let shape = x.shape();
     match op {
         IntegerOp::Conv2D(op) => {
-            let (kh, kw, channels, filters) = op.kernel.dim();
+            let (kh, kw, _, _) = op.kernel.dim();
             let before = [0, 1].map(|a| {
                 let (n, k, s) = (shape[a + 1], [kh, kw][a], op.strides[a]);
                 match op.border {
@@ -133,40 +126,22 @@ fn through(op: &IntegerOp, inputs: &[&ArrayD<i64>], y: Gradient) -> Vec<Gradient
                     Border::Value(_) => same_pads(n, k, s, 1).0,
                 }
             });
-            let sliding = Sliding {
-                kernel: [kh, kw],
-                strides: op.strides,
-                dilation: op.dilation,
-                before,
-            };
+            let steps = [op.strides, op.dilation];
             let swapped = op.kernel.view().permuted_axes([0, 1, 3, 2]);
-            let kernel: Vec<f64> = swapped.iter().map(|w| f64::from(*w)).collect();
-            vec![sliding.convolution(shape, &y, &kernel, [filters, channels])]
+            let kernel: Vec<f32> = swapped.iter().map(|w| weight(*w)).collect();
+            vec![spread(shape, &y, &kernel, ([kh, kw], steps, before))]
         }
-        IntegerOp::DepthwiseConv2D(op) => {
-            let (kh, kw, _) = op.kernel.dim();
-            let sliding = Sliding {
-                kernel: [kh, kw],
-                strides: op.strides,
-                dilation: op.dilation,
-                before: pads(shape, [kh, kw], op),
-            };
-            let weight = |t: [usize; 2], c: usize| op.kernel[[t[0], t[1], c]];
-            vec![sliding.depthwise(shape, &y, weight)]
-        }
+        IntegerOp::DepthwiseConv2D(op) => vec![depthwise_spread(shape, &y, op)],
         IntegerOp::SeparableConv2D {
-            depthwise: op,
+            depthwise,
             pointwise,
         } => {
-            let inner = product(&y, |u, c| pointwise[[c, u]], pointwise.nrows());
-            let op = IntegerOp::DepthwiseConv2D(op.clone());
-            through(&op, inputs, inner)
+            let inner = product(&y, pointwise);
+            vec![depthwise_spread(shape, &inner, depthwise)]
         }
-        IntegerOp::Dense { kernel } => {
-            vec![product(&y, |u, c| kernel[[c, u]], kernel.nrows())]
-        }
+        IntegerOp::Dense { kernel } => vec![product(&y, kernel)],
         IntegerOp::StatefulProjection { kernel, subsample } => {
-            let steps = product(&y, |u, c| kernel[[c, u]], kernel.nrows());
+            let steps = product(&y, kernel);
             let mut gradient = ArrayD::zeros(IxDyn(shape));
             for (at, v) in steps.indexed_iter() {
                 gradient[[at[0], (at[1] + 1) * subsample - 1, at[2]]] = *v;
@@ -176,50 +151,46 @@ fn through(op: &IntegerOp, inputs: &[&ArrayD<i64>], y: Gradient) -> Vec<Gradient
         IntegerOp::BufferTempConv { kernel, n_frames } => {
             // Only the newest frame is ours to choose.
             let channels = kernel.nrows().checked_div(*n_frames).unwrap_or(0);
-            let first = kernel.nrows() - channels;
-            vec![product(&y, |u, c| kernel[[first + c, u]], channels)]
+            let newest = kernel.slice(ndarray::s![kernel.nrows() - channels.., ..]);
+            vec![product(&y, &newest.to_owned())]
         }
         IntegerOp::DepthwiseBufferTempConv { kernel } => {
             let newest = kernel.nrows() - 1;
             let mut gradient = y;
-            scale_channels(&mut gradient, |c| f64::from(kernel[[newest, c]]));
+            scale_channels(&mut gradient, |c| weight(kernel[[newest, c]]));
             vec![gradient]
         }
         IntegerOp::Conv2DTranspose(op) => {
-            let (kh, kw, _, filters) = op.kernel.dim();
-            let crop = [0, 1].map(|a| {
-                let (n, out) = (shape[a + 1], y.shape()[a + 1]);
-                transposed_crop(n, out, [kh, kw][a], op.strides[a], op.padding)
-            });
-            let weight = |t: [usize; 2], c: usize, f: usize| op.kernel[[t[0], t[1], c, f]];
-            let gather = Gather {
-                kernel: [kh, kw],
-                strides: op.strides,
-                crop,
+            let (kh, kw, channels, filters) = op.kernel.dim();
+            let swapped = op.kernel.view().permuted_axes([0, 1, 3, 2]);
+            let kernel: Vec<f32> = swapped.iter().map(|w| weight(*w)).collect();
+            let window = gathered(shape, &y, ([kh, kw], op.strides, op.padding));
+            let mut gradient = vec![0.0; x.len()];
+            let conv = Conv2d {
+                x: &y.iter().copied().collect::<Vec<_>>(),
+                kernel: &kernel,
+                pad: None,
+                window,
+                channels: filters,
+                filters: channels,
             };
-            vec![gather.all(shape, &y, |x, t, pixel| {
-                for (c, x) in x.iter_mut().enumerate() {
-                    let terms = (0..filters).map(|f| pixel[f] * f64::from(weight(t, c, f)));
-                    *x += terms.sum::<f64>();
-                }
-            })]
+            Kernels::active().conv2d_f32(&conv, None, 0..window.out_h, &mut gradient);
+            vec![array(shape, gradient)]
         }
         IntegerOp::DepthwiseConv2DTranspose(op) => {
-            let (kh, kw, _) = op.kernel.dim();
-            let crop = [0, 1].map(|a| {
-                let (n, out) = (shape[a + 1], y.shape()[a + 1]);
-                transposed_crop(n, out, [kh, kw][a], op.strides[a], Padding::Same)
-            });
-            let gather = Gather {
-                kernel: [kh, kw],
-                strides: op.strides,
-                crop,
+            let (kh, kw, channels) = op.kernel.dim();
+            let kernel: Vec<f32> = op.kernel.iter().map(|w| weight(*w)).collect();
+            let window = gathered(shape, &y, ([kh, kw], op.strides, Padding::Same));
+            let mut gradient = vec![0.0; x.len()];
+            let conv = Depthwise {
+                x: &y.iter().copied().collect::<Vec<_>>(),
+                kernel: &kernel,
+                pad: None,
+                window,
+                channels,
             };
-            vec![gather.all(shape, &y, |x, t, pixel| {
-                for (c, (x, g)) in x.iter_mut().zip(pixel).enumerate() {
-                    *x += g * f64::from(op.kernel[[t[0], t[1], c]]);
-                }
-            })]
+            Kernels::active().depthwise_f32(&conv, None, 0..window.out_h, &mut gradient);
+            vec![array(shape, gradient)]
         }
         IntegerOp::ReLU { max } => {
             let mut gradient = y;
@@ -236,18 +207,18 @@ fn through(op: &IntegerOp, inputs: &[&ArrayD<i64>], y: Gradient) -> Vec<Gradient
             let half = i64::try_from(table.len().div_euclid(2)).unwrap_or(0);
             let entry = |v: i64| {
                 let index = usize::try_from(v + half).unwrap_or(0);
-                f64::from(table[index.min(table.len() - 1)])
+                weight(table[index.min(table.len() - 1)])
             };
             let mut gradient = y;
             for (g, v) in gradient.iter_mut().zip(x) {
-                *g *= (entry(v + 1) - entry(v - 1)) / 2.0 + f64::MIN_POSITIVE;
+                *g *= (entry(v + 1) - entry(v - 1)) / 2.0 + f32::MIN_POSITIVE;
             }
             vec![gradient]
         }
         IntegerOp::MaxPool2D(op) => vec![max_pool(*op, x, &y)],
         IntegerOp::GlobalAveragePooling2D { .. } => {
             let channels = shape.last().copied().unwrap_or(1).max(1);
-            let sums: Vec<f64> = y.iter().copied().collect();
+            let sums: Vec<f32> = y.iter().copied().collect();
             let spread = (0..x.len()).map(|i| sums[i.rem_euclid(channels)]).collect();
             vec![array(shape, spread)]
         }
@@ -276,141 +247,95 @@ fn through(op: &IntegerOp, inputs: &[&ArrayD<i64>], y: Gradient) -> Vec<Gradient
     }
 }
 
-/// How a kernel moves over an image.
-struct Sliding {
-    kernel: [usize; 2],
-    strides: [usize; 2],
-    dilation: [usize; 2],
-    before: [usize; 2],
+/// Returns the gradient before a convolution: a transposed one, with its kernel
+/// `[height, width, filters, channels]`.
+fn spread(
+    x: &[usize],
+    y: &Gradient,
+    kernel: &[f32],
+    (extents, [strides, dilation], before): ([usize; 2], [[usize; 2]; 2], [usize; 2]),
+) -> Gradient {
+    let window = transposed_window(x, y, (extents, [strides, dilation], before));
+    let mut gradient = vec![0.0; x.iter().product()];
+    let conv = ConvTranspose2d {
+        x: &y.iter().copied().collect::<Vec<_>>(),
+        kernel,
+        window,
+        channels: y.shape()[3],
+        filters: x[3],
+    };
+    Kernels::active().conv2d_transpose_f32(&conv, None, 0..window.out_h, &mut gradient);
+    array(x, gradient)
 }
 
-impl Sliding {
-    /// Calls `f(pixel of the input, tap, pixel of the output)` for each pair that a tap joins.
-    fn each(&self, x: &[usize], y: &[usize], mut f: impl FnMut(usize, [usize; 2], usize)) {
-        for (i, j) in (0..y[1]).flat_map(|i| (0..y[2]).map(move |j| (i, j))) {
-            for (ti, tj) in self.taps() {
-                let at = |o: usize, t: usize, axis: usize| {
-                    (o * self.strides[axis] + t * self.dilation[axis])
-                        .checked_sub(self.before[axis])
-                        .filter(|at| *at < x[axis + 1])
-                };
-                if let Some((r, s)) = at(i, ti, 0).zip(at(j, tj, 1)) {
-                    f(r * x[2] + s, [ti, tj], i * y[2] + j);
-                }
-            }
-        }
-    }
-
-    fn taps(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
-        let [kh, kw] = self.kernel;
-        (0..kh).flat_map(move |i| (0..kw).map(move |j| (i, j)))
-    }
-
-    /// `kernel` is `[taps, filters, channels]`.
-    fn convolution(
-        &self,
-        x: &[usize],
-        y: &Gradient,
-        kernel: &[f64],
-        [filters, channels]: [usize; 2],
-    ) -> Gradient {
-        let mut gradient = vec![0.0; x.iter().product()];
-        let sums: Vec<f64> = y.iter().copied().collect();
-        let kw = self.kernel[1];
-        self.each(x, y.shape(), |pixel, [ti, tj], out| {
-            let into = &mut gradient[pixel * channels..(pixel + 1) * channels];
-            for f in 0..filters {
-                let g = sums[out * filters + f];
-                if g != 0.0 {
-                    let row = ((ti * kw + tj) * filters + f) * channels;
-                    let weights = &kernel[row..row + channels];
-                    into.iter_mut().zip(weights).for_each(|(x, w)| *x += g * w);
-                }
-            }
-        });
-        array(x, gradient)
-    }
-
-    fn depthwise(
-        &self,
-        x: &[usize],
-        y: &Gradient,
-        weight: impl Fn([usize; 2], usize) -> i32,
-    ) -> Gradient {
-        let channels = x.last().copied().unwrap_or(1);
-        let mut gradient = vec![0.0; x.iter().product()];
-        let sums: Vec<f64> = y.iter().copied().collect();
-        self.each(x, y.shape(), |pixel, tap, out| {
-            for c in 0..channels {
-                let g = sums[out * channels + c];
-                gradient[pixel * channels + c] += g * f64::from(weight(tap, c));
-            }
-        });
-        array(x, gradient)
-    }
-}
-
-/// How a transposed kernel joins pixels.
-struct Gather {
-    kernel: [usize; 2],
-    strides: [usize; 2],
-    crop: [usize; 2],
-}
-
-impl Gather {
-    /// Calls `f(channels of an input pixel, tap, channels of the output pixel)` for each pair.
-    fn all(
-        &self,
-        x: &[usize],
-        y: &Gradient,
-        mut f: impl FnMut(&mut [f64], [usize; 2], &[f64]),
-    ) -> Gradient {
-        let (c, out_c) = (x[3], y.shape()[3]);
-        let mut gradient = vec![0.0; x.iter().product()];
-        let sums: Vec<f64> = y.iter().copied().collect();
-        let (out_h, out_w) = (y.shape()[1], y.shape()[2]);
-        for (i, j) in (0..x[1]).flat_map(|i| (0..x[2]).map(move |j| (i, j))) {
-            for (ti, tj) in
-                (0..self.kernel[0]).flat_map(|a| (0..self.kernel[1]).map(move |b| (a, b)))
-            {
-                let at = |n: usize, t: usize, axis: usize| {
-                    (n * self.strides[axis] + t).checked_sub(self.crop[axis])
-                };
-                let place = at(i, ti, 0).zip(at(j, tj, 1));
-                if let Some((r, s)) = place.filter(|(r, s)| *r < out_h && *s < out_w) {
-                    let (from, to) = ((r * out_w + s) * out_c, (i * x[2] + j) * c);
-                    f(
-                        &mut gradient[to..to + c],
-                        [ti, tj],
-                        &sums[from..from + out_c],
-                    );
-                }
-            }
-        }
-        array(x, gradient)
-    }
-}
-
-fn pads(x: &[usize], kernel: [usize; 2], op: &quantizer_core::layers::DepthwiseOp) -> [usize; 2] {
-    [0, 1].map(|a| match op.padding {
-        Padding::Same => same_pads(x[a + 1], kernel[a], op.strides[a], op.dilation[a]).0,
+fn depthwise_spread(x: &[usize], y: &Gradient, op: &DepthwiseOp) -> Gradient {
+    let (kh, kw, channels) = op.kernel.dim();
+    let before = [0, 1].map(|a| match op.padding {
+        Padding::Same => same_pads(x[a + 1], [kh, kw][a], op.strides[a], op.dilation[a]).0,
         Padding::Valid => 0,
-    })
+    });
+    let window = transposed_window(x, y, ([kh, kw], [op.strides, op.dilation], before));
+    let kernel: Vec<f32> = op.kernel.iter().map(|w| weight(*w)).collect();
+    let mut gradient = vec![0.0; x.iter().product()];
+    let conv = DepthwiseTranspose {
+        x: &y.iter().copied().collect::<Vec<_>>(),
+        kernel: &kernel,
+        window,
+        channels,
+    };
+    Kernels::active().depthwise_transpose_f32(&conv, None, 0..window.out_h, &mut gradient);
+    array(x, gradient)
 }
 
-/// Returns the gradient before a matrix product on the last axis.
-fn product(y: &Gradient, weight: impl Fn(usize, usize) -> i32, channels: usize) -> Gradient {
-    let mut extents = y.shape().to_vec();
-    let units = extents.pop().unwrap_or(1).max(1);
-    extents.push(channels);
-    let sums: Vec<f64> = y.iter().copied().collect();
-    let mut gradient = Vec::with_capacity(extents.iter().product());
-    for row in sums.chunks(units) {
-        for c in 0..channels {
-            let terms = row.iter().enumerate().filter(|(_, g)| **g != 0.0);
-            gradient.push(terms.map(|(u, g)| g * f64::from(weight(u, c))).sum());
-        }
+/// Returns the window that takes results back to the inputs of a convolution.
+fn transposed_window(
+    x: &[usize],
+    y: &Gradient,
+    (kernel, [strides, dilation], before): ([usize; 2], [[usize; 2]; 2], [usize; 2]),
+) -> Window {
+    Window {
+        in_h: y.shape()[1],
+        in_w: y.shape()[2],
+        out_h: x[1],
+        out_w: x[2],
+        kernel_h: kernel[0],
+        kernel_w: kernel[1],
+        stride_h: strides[0],
+        stride_w: strides[1],
+        dilation_h: dilation[0],
+        dilation_w: dilation[1],
+        pad_top: before[0],
+        pad_left: before[1],
     }
+}
+
+/// Returns the window that takes results back to the inputs of a transposed convolution.
+fn gathered(
+    x: &[usize],
+    y: &Gradient,
+    (kernel, strides, padding): ([usize; 2], [usize; 2], Padding),
+) -> Window {
+    let crop =
+        [0, 1].map(|a| transposed_crop(x[a + 1], y.shape()[a + 1], kernel[a], strides[a], padding));
+    transposed_window(x, y, (kernel, [strides, [1, 1]], crop))
+}
+
+/// Returns the gradient before a matrix product with `kernel`, `[channels, units]`.
+fn product(y: &Gradient, kernel: &Array2<i32>) -> Gradient {
+    let (channels, units) = kernel.dim();
+    let mut extents = y.shape().to_vec();
+    if let Some(last) = extents.last_mut() {
+        *last = channels;
+    }
+    let turned: Vec<f32> = kernel.t().iter().map(|w| weight(*w)).collect();
+    let mut gradient = vec![0.0; extents.iter().product()];
+    let dense = Dense {
+        x: &y.iter().copied().collect::<Vec<_>>(),
+        kernel: &turned,
+        channels: units,
+        filters: channels,
+    };
+    Kernels::active().dense_f32(&dense, None, &mut gradient);
     array(&extents, gradient)
 }
 
@@ -457,7 +382,7 @@ fn concatenated(inputs: &[&ArrayD<i64>], axis: ConcatAxis, y: &Gradient) -> Vec<
     inputs.iter().map(part).collect()
 }
 
-fn scale_channels(gradient: &mut Gradient, factor: impl Fn(usize) -> f64) {
+fn scale_channels(gradient: &mut Gradient, factor: impl Fn(usize) -> f32) {
     let n_channels = gradient.shape().last().copied().unwrap_or(1).max(1);
     for (i, g) in gradient.iter_mut().enumerate() {
         *g *= factor(i.rem_euclid(n_channels));
@@ -469,16 +394,16 @@ fn zeros(inputs: &[&ArrayD<i64>]) -> Vec<Gradient> {
     inputs.iter().map(zero).collect()
 }
 
-fn array(shape: &[usize], values: Vec<f64>) -> Gradient {
+fn array(shape: &[usize], values: Vec<f32>) -> Gradient {
     ArrayD::from_shape_vec(IxDyn(shape), values).unwrap_or_else(|_| ArrayD::zeros(IxDyn(shape)))
 }
 
 /// Returns `2^shift`.
-fn power(shift: i32) -> f64 {
-    f64::from(mul_pow2(1.0, shift.clamp(-100, 100)))
+fn power(shift: i32) -> f32 {
+    mul_pow2(1.0, shift.clamp(-100, 100))
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a slope for a search")]
-const fn real(v: i64) -> f64 {
-    v as f64
+/// Returns a weight as a float.
+fn weight(w: i32) -> f32 {
+    int_to_f32(i64::from(w))
 }

@@ -13,7 +13,7 @@ use quantizer_core::{Observe, Stage, ValueBits};
 use super::bounds::LayerBounds;
 use super::gradient::{Gradient, at_stage, backward, stage_extents};
 use super::{Range, Witness};
-use crate::model::{InputKind, QuantizedModel, QuantizedOp};
+use crate::model::{InputKind, QuantizedModel, QuantizedNode, QuantizedOp};
 use crate::{Executor, ModelError};
 
 /// What a search may spend.
@@ -27,9 +27,30 @@ pub struct SearchBudget {
 
 impl Default for SearchBudget {
     fn default() -> Self {
-        Self { runs: 24, seed: 0 }
+        let (runs, seed) = (MOST_RUNS, 0);
+        Self { runs, seed }
     }
 }
+
+impl SearchBudget {
+    /// Returns the budget for `model`: fewer runs for larger networks, so that a search takes
+    /// seconds, the same number on every machine.
+    #[must_use]
+    pub fn for_model(model: &QuantizedModel, seed: u64) -> Self {
+        let products: u64 = model.nodes.iter().map(QuantizedNode::multiplications).sum();
+        let runs = SEARCHED_PRODUCTS.checked_div(products).unwrap_or(u64::MAX);
+        let runs = usize::try_from(runs).unwrap_or(MOST_RUNS);
+        Self {
+            runs: runs.clamp(FEWEST_RUNS, MOST_RUNS),
+            seed,
+        }
+    }
+}
+
+/// Products of all runs of one search.
+const SEARCHED_PRODUCTS: u64 = 4_000_000_000;
+const FEWEST_RUNS: usize = 6;
+const MOST_RUNS: usize = 24;
 
 /// An intermediate that shall overflow.
 #[derive(Clone, Copy, Debug)]

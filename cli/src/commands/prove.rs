@@ -46,9 +46,10 @@ pub(crate) struct ProveArgs {
     /// Exit with 1 also where an overflow is possible but no input was found
     #[arg(long)]
     strict: bool,
-    /// Runs of the network to search each intermediate that may overflow
-    #[arg(long, value_name = "N", default_value_t = 24)]
-    runs: usize,
+    /// Runs of the network to search each intermediate that may overflow [default: 6 to 24, fewer
+    /// for a large network]
+    #[arg(long, value_name = "N")]
+    runs: Option<usize>,
     /// Seed of the search
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -71,10 +72,8 @@ pub(super) fn run(args: &ProveArgs) -> Result<Answer> {
             Some(source.next_batch(MAX_SAMPLES)?)
         }
     };
-    let budget = SearchBudget {
-        runs: args.runs,
-        seed: args.seed,
-    };
+    let mut budget = SearchBudget::for_model(&model, args.seed);
+    budget.runs = args.runs.unwrap_or(budget.runs);
     let mut meter = Meter::new(0, "intermediates");
     let proof = prove(&model, samples.as_ref(), budget, &mut |done, total| {
         meter.set(done, total);

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use akida_sim::{Executor, lower};
 use model_files::{
-    ArrayReader, ModelKind, detect, read_bpq, read_integers, read_keras_h5, read_quantized_h5,
-    write_bpq,
+    ArrayReader, ModelKind, detect, read_bpq, read_integers, read_keras_archive, read_keras_h5,
+    read_quantized_h5, write_bpq,
 };
 use ndarray::ArrayD;
 
@@ -40,6 +40,7 @@ fn break_in_many_ways(bytes: &[u8], n_changes: usize, check: &mut dyn FnMut(&[u8
 fn read_as_model(path: &Path) {
     match detect(path) {
         Ok(ModelKind::KerasFloatH5) => drop(read_keras_h5(path)),
+        Ok(ModelKind::KerasArchive) => drop(read_keras_archive(path)),
         Ok(ModelKind::KerasQuantizedH5) => {
             if let Ok(graph) = read_quantized_h5(path) {
                 drop(lower(graph));

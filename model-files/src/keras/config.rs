@@ -86,6 +86,9 @@ fn functional(config: &Value) -> Result<Tree, Refused> {
     for layer in layers(config)? {
         let mut part = part(layer)?;
         let nodes = layer.get("inbound_nodes");
+        if part.inner.is_none() && keras_3::is_bare_operation(&part.item, nodes) {
+            part.item.class = format!("{}{}", keras_3::OPERATION, part.item.class);
+        }
         if part.item.class == "TFOpLambda" {
             let before = part.item.name.clone();
             (part.item, part.calls) = operations::layer(part.item, nodes)?;
@@ -163,7 +166,7 @@ fn implied_input(value: &Value, config: &Value, first: &Part) -> Part {
         let input = inner.inputs.first()?;
         inner.parts.iter().find(|part| part.item.name == *input)
     });
-    if batch_input_shape(&item.config).is_none() {
+    if !has_shape(&item.config) {
         if let Some(inner) = inner {
             item.config = inner.item.config.clone();
         } else if let Some(built) = built {
@@ -257,6 +260,11 @@ fn class(layer: &Value) -> Option<String> {
 fn is_of_keras(module: &str) -> bool {
     let package = module.split('.').next().unwrap_or(module);
     matches!(package, "keras" | "tf_keras" | "builtins")
+}
+
+/// Returns whether an input says its shape, whatever it is.
+pub(super) fn has_shape(config: &Map<String, Value>) -> bool {
+    config.contains_key("batch_input_shape") || config.contains_key("batch_shape")
 }
 
 /// Returns the extents of `batch_input_shape`, without the batch.

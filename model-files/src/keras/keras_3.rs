@@ -13,6 +13,17 @@ pub(super) fn is_operation(module: &str) -> bool {
     module.starts_with("keras.src.ops") || module.starts_with("keras.ops")
 }
 
+/// Returns whether an entry of a model is an operation whose module the file does not say.
+///
+/// A `.h5` file writes the operation `Add` and the layer `Add` alike, but for what every layer has.
+pub(super) fn is_bare_operation(item: &Item, nodes: Option<&Value>) -> bool {
+    let first = nodes.and_then(|nodes| nodes.get(0));
+    first.is_some_and(Value::is_object)
+        && !item.class.starts_with(OPERATION)
+        && !item.config.contains_key("trainable")
+        && !item.config.contains_key("dtype")
+}
+
 /// Says a layer's configuration in the words of Keras 2, where they differ.
 pub(super) fn translate(item: &mut Item) -> Result<(), Refused> {
     let policy = item.config.get("dtype").and_then(|d| d.get("class_name"));

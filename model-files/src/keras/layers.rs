@@ -92,6 +92,10 @@ pub(super) fn build(class: &str, config: &Config, weights: &mut Weights) -> Resu
     }
     Ok(match class {
         "InputLayer" => {
+            if !config::has_shape(config) {
+                let message = "a model without an input shape".to_owned();
+                return Err(LayerRefused::Unsupported(message));
+            }
             let shape = config::batch_input_shape(config).ok_or_else(|| invalid("input shape"))?;
             Layer::Input(Input {
                 shape,

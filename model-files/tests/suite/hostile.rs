@@ -9,6 +9,7 @@ use model_files::{
 };
 use ndarray::ArrayD;
 
+use crate::keras_files::made;
 use crate::support::{Scratch, Stream, case};
 
 /// Changed files a test; enough to reach every structure of a small file.
@@ -58,6 +59,36 @@ fn broken_float_models_are_refused_or_read() {
     break_in_many_ways(&bytes, N_CHANGES, &mut |broken| {
         read_as_model(&scratch.write("m.h5", broken));
     });
+}
+
+#[test]
+fn broken_archives_are_refused_or_read() {
+    let scratch = Scratch::new();
+    for name in ["k2_nested.keras", "k3_nested.keras"] {
+        let bytes = std::fs::read(made(name)).unwrap();
+        break_in_many_ways(&bytes, N_CHANGES, &mut |broken| {
+            read_as_model(&scratch.write("m.keras", broken));
+        });
+    }
+}
+
+/// Each byte of the JSON and of the weights reaches the readers: no checksum stands before them.
+#[test]
+fn broken_json_and_weights_are_refused_or_read() {
+    let scratch = Scratch::new();
+    for name in ["k2_nested_only", "k3_nested_only"] {
+        let json = std::fs::read(made(&format!("{name}.json"))).unwrap();
+        let weights = std::fs::read(made(&format!("{name}.weights.h5"))).unwrap();
+        let path = scratch.write("m.weights.h5", &weights);
+        break_in_many_ways(&json, N_CHANGES, &mut |broken| {
+            scratch.write("m.json", broken);
+            read_as_model(&path);
+        });
+        scratch.write("m.json", &json);
+        break_in_many_ways(&weights, N_CHANGES, &mut |broken| {
+            read_as_model(&scratch.write("m.weights.h5", broken));
+        });
+    }
 }
 
 #[test]

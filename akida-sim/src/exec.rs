@@ -10,6 +10,7 @@ mod tensor;
 mod weights;
 
 use float_model::{Dtype, GraphMemory, apply_step};
+use kernels::Activation;
 use ndarray::ArrayD;
 use quantizer_core::layers::Memory;
 use quantizer_core::log2::mul_pow2;

@@ -5,6 +5,7 @@
 //! float weights any more; an [`Executor`] runs it.
 
 mod calibrated;
+pub mod certificate;
 mod error;
 mod exec;
 mod lower;

@@ -12,6 +12,7 @@
 //!
 //! Each step is a crate of its own, re-exported here.
 
+mod certificate;
 mod digest;
 mod error;
 mod files;
@@ -29,6 +30,7 @@ pub use float_model::{self, Graph, GraphBuilder, Summary};
 pub use model_files;
 pub use quantizer_core;
 
+pub use certificate::{verify_certificate, write_certificate};
 pub use digest::{sha256_file, sha256_files};
 pub use error::Error;
 pub use files::{AnyModel, check_save_path, load, load_float, load_quantized, save};

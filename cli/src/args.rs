@@ -87,6 +87,11 @@ pub(crate) enum Command {
         after_help = "Example:\n  bitproof prove model.bpq.safetensors --buffer-bits 24 --witness witnesses\n\nExit codes: 0 proved or not refuted, 1 refuted (with --strict also: not proved)."
     )]
     Prove(crate::commands::prove::ProveArgs),
+    /// Check every number of a certificate of `prove` again, by a second computation
+    #[command(
+        after_help = "Example:\n  bitproof prove model.bpq.safetensors --certificate proof.json\n  bitproof verify-certificate model.bpq.safetensors proof.json\n\nExit codes: 0 every number is right, 1 one is not, or the model is another."
+    )]
+    VerifyCertificate(crate::commands::verify_certificate::VerifyCertificateArgs),
     /// Insert a Rescaling after the input of a float model
     #[command(
         after_help = "Example:\n  bitproof insert-rescaling model.h5 --scale 0.00784313725490196 --offset -1 -s rescaled.h5"

@@ -9,6 +9,7 @@ pub(crate) mod prove;
 mod quantize;
 mod run;
 mod summary;
+pub(crate) mod verify_certificate;
 
 use anyhow::Result;
 
@@ -19,6 +20,7 @@ use crate::args::Command;
 pub(crate) fn run(command: Command) -> Result<Answer> {
     match command {
         Command::Prove(args) => return prove::run(&args),
+        Command::VerifyCertificate(args) => return verify_certificate::run(&args),
         Command::Quantize(args) => quantize::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Config(args) => config::run(&args),

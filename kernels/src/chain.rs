@@ -24,6 +24,12 @@ mod sealed {
 pub trait Activation: Copy + Ord + Debug + Send + Sync + sealed::Sealed + 'static {
     /// The least value, the maximum of an empty window.
     const MIN: Self;
+
+    /// Returns the value as an `i64`.
+    fn wide(self) -> i64;
+
+    /// Returns the low bits of `v`: `v` itself, if it fits.
+    fn low_bits(v: i64) -> Self;
 }
 
 /// An integer type of weights: `i8`, `i16` or `i32`.
@@ -39,10 +45,43 @@ pub trait Accumulator:
     const ZERO: Self;
 }
 
-macro_rules! activations {
-    ($($t:ty),*) => { $(impl Activation for $t { const MIN: Self = <$t>::MIN; })* };
+macro_rules! activation {
+    ($t:ty $(, #[$lint:meta])*) => {
+        impl Activation for $t {
+            const MIN: Self = <$t>::MIN;
+
+            #[inline(always)]
+            fn wide(self) -> i64 {
+                i64::from(self)
+            }
+
+            $(#[$lint])*
+            #[expect(clippy::cast_possible_truncation, reason = "the low bits are asked for")]
+            #[inline(always)]
+            fn low_bits(v: i64) -> Self {
+                v as Self
+            }
+        }
+    };
 }
-activations!(u8, i8, i16, i32, i64);
+activation!(u8, #[expect(clippy::cast_sign_loss, reason = "the low bits are asked for")]);
+activation!(i8);
+activation!(i16);
+activation!(i32);
+
+impl Activation for i64 {
+    const MIN: Self = Self::MIN;
+
+    #[inline(always)]
+    fn wide(self) -> i64 {
+        self
+    }
+
+    #[inline(always)]
+    fn low_bits(v: i64) -> Self {
+        v
+    }
+}
 
 impl Weight for i8 {}
 impl Weight for i16 {}

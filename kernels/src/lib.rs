@@ -17,6 +17,7 @@ mod dispatch;
 mod float;
 mod integer;
 mod isa;
+mod narrow;
 mod operands;
 mod operations;
 mod plan;
@@ -26,6 +27,7 @@ mod tiles;
 
 pub use chain::{Accumulator, Activation, Weight};
 pub use isa::{ISA_VARIABLE, Isa, Kernels};
+pub use narrow::{Clipped, Limit, NarrowCounts, Narrowing, Steps};
 pub use operands::{
     Conv2d, ConvTranspose2d, Dense, Depthwise, DepthwiseTranspose, MaxPool, Window,
 };

@@ -1,9 +1,9 @@
 //! Layers without weights.
 
-use kernels::{Kernels, MaxPool, Window};
+use kernels::{Activation, Kernels, MaxPool, Window};
 use quantizer_core::geometry::{Padding, same_pads, window_extent};
 use quantizer_core::layers::{ConcatAxis, IntegerLayer, IntegerOp, Memory, PoolOp};
-use quantizer_core::{Counters, PerAxis, Stage};
+use quantizer_core::{Counters, PerAxis, Stage, ValueBits};
 use rayon::prelude::*;
 
 use super::entry::{entered_values, storage_of};
@@ -99,15 +99,13 @@ fn relu(
     counters: &mut Counters,
 ) -> Tensor {
     let n_channels = x.shape.last().copied().unwrap_or(1).max(1);
-    let epilogue = Epilogue::new(layer, None, n_channels);
-    let max: Option<Vec<i64>> = max.map(|max| (0..n_channels).map(|c| max.at(c)).collect());
-    let rectify = |v: i64, c: usize| {
-        let positive = v.max(0);
-        max.as_ref().map_or(positive, |max| positive.min(max[c]))
-    };
+    let top = |c: usize| max.map_or(i64::MAX, |max| max.at(c));
+    let tops = (0..n_channels).map(top).collect();
+    let largest = largest(layer.inner.value_bits);
+    let epilogue = Epilogue::with_rectifier(layer, None, n_channels, largest, Some(tops));
     let mut tally = Tally::default();
     let values = with_storage!(out, O => with_ints!(&x.values,
-        v => map_channels::<_, O>(v, n_channels, &epilogue, rectify, &mut tally),
+        v => narrowed::<_, O>(v, n_channels, &epilogue, &mut tally),
         float => Values::F32(Vec::new())));
     epilogue.count(&tally, counters);
     Tensor {
@@ -124,17 +122,19 @@ fn look_up(
     (out, counters): (Storage, &mut Counters),
 ) -> Result<Tensor, ModelError> {
     let n_channels = x.shape.last().copied().unwrap_or(1).max(1);
-    let epilogue = Epilogue::new(layer, None, n_channels);
+    let epilogue = Epilogue::new(layer, None, n_channels, largest(layer.inner.value_bits));
     let half = i64::try_from(table.len().div_euclid(2)).unwrap_or(0);
     // Static bounds keep inputs within the table: their width is that of the entry stage.
-    let entry = |v: i64, _| {
+    let entry = |v: i64| {
         let index = usize::try_from(v + half).unwrap_or(0);
-        table.get(index).copied().map_or(0, i64::from)
+        table.get(index).copied().unwrap_or(0)
     };
+    let entries: Vec<i32> = with_ints!(&x.values,
+        v => v.par_iter().with_min_len(CHUNK).map(|v| entry(v.wide())).collect(),
+        float => return Err(ModelError::invalid(name, "takes integers, not floats")));
     let mut tally = Tally::default();
-    let values = with_storage!(out, O => with_ints!(&x.values,
-        v => map_channels::<_, O>(v, n_channels, &epilogue, entry, &mut tally),
-        float => return Err(ModelError::invalid(name, "takes integers, not floats"))));
+    let values = with_storage!(out, O => narrowed::<_, O>(
+        &entries, n_channels, &epilogue, &mut tally));
     epilogue.count(&tally, counters);
     Ok(Tensor {
         shape: x.shape.clone(),
@@ -142,12 +142,16 @@ fn look_up(
     })
 }
 
-/// Returns the epilogue of `f(value, channel)` for each value.
-fn map_channels<X: Int, O: Int>(
+/// Returns a bound of the magnitudes of `bits` value bits.
+const fn largest(bits: ValueBits) -> u64 {
+    1 << bits.bits()
+}
+
+/// Returns what the epilogue makes of each value.
+fn narrowed<X: Int, O: Int>(
     x: &[X],
     n_channels: usize,
     epilogue: &Epilogue,
-    f: impl Fn(i64, usize) -> i64 + Sync,
     tally: &mut Tally,
 ) -> Values {
     let mut out = vec![O::narrow(0); x.len()];
@@ -157,12 +161,7 @@ fn map_channels<X: Int, O: Int>(
         .zip(x.par_chunks(chunk))
         .map(|(out, x)| {
             let mut tally = Tally::default();
-            for (out, x) in out.chunks_mut(n_channels).zip(x.chunks(n_channels)) {
-                for (channel, (out, x)) in out.iter_mut().zip(x).enumerate() {
-                    let v = f(x.wide(), channel);
-                    *out = O::narrow(epilogue.apply(v, channel, &mut tally));
-                }
-            }
+            epilogue.run(x, out, &mut tally);
             tally
         })
         .collect();
@@ -250,10 +249,11 @@ fn sum_pixels(
             }
         });
     }, float => return Err(ModelError::invalid(name, "takes integers, not floats")));
-    let epilogue = Epilogue::new(layer, Some(Stage::PoolSum), channels);
+    // Sums of a pool may need all of an i64; the epilogue saturates them first.
+    let epilogue = Epilogue::new(layer, Some(Stage::PoolSum), channels, u64::MAX);
     let mut tally = Tally::default();
-    let values = with_storage!(out, O => map_channels::<i64, O>(
-        &sums, channels.max(1), &epilogue, |v, _| v, &mut tally));
+    let values = with_storage!(out, O => narrowed::<i64, O>(
+        &sums, channels.max(1), &epilogue, &mut tally));
     epilogue.count(&tally, counters);
     let shape = if keepdims {
         vec![batch, 1, 1, channels]
@@ -284,10 +284,10 @@ fn add(
         .map(|(x, y)| x + y)
         .collect();
     let n_channels = a.shape.last().copied().unwrap_or(1).max(1);
-    let epilogue = Epilogue::new(layer, Some(Stage::Sum), n_channels);
+    let epilogue = Epilogue::new(layer, Some(Stage::Sum), n_channels, u64::MAX);
     let mut tally = Tally::default();
-    let values = with_storage!(out, O => map_channels::<i64, O>(
-        &sums, n_channels, &epilogue, |v, _| v, &mut tally));
+    let values = with_storage!(out, O => narrowed::<i64, O>(
+        &sums, n_channels, &epilogue, &mut tally));
     epilogue.count(&tally, counters);
     Ok(Tensor {
         shape: a.shape.clone(),

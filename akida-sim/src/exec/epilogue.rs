@@ -1,98 +1,163 @@
-//! What happens to a sum before it leaves the layer: saturation, bias, output quantizer.
+//! What happens to a result before it leaves the layer: saturation, bias, rectifier, output quantizer.
 
+use kernels::{Clipped, Kernels, Limit, NarrowCounts, Narrowing, Steps};
 use quantizer_core::layers::IntegerLayer;
 use quantizer_core::round::shift_half_up;
-use quantizer_core::{Counters, PerAxis, Stage, StageCount, ValueBits};
+use quantizer_core::{Counters, Stage, StageCount, ValueBits};
 
-/// Saturates sums, adds the bias and narrows, channel by channel.
+use super::tensor::Int;
+
+/// Saturates results, adds the bias and narrows, channel by channel.
 #[derive(Clone, Debug)]
 pub(super) struct Epilogue {
     /// Stage at which the operation's own results saturate, if they can.
     sum_stage: Option<Stage>,
-    inner: ValueBits,
-    bias: Option<Vec<i64>>,
-    output: Option<Narrowing>,
-}
-
-#[derive(Clone, Debug)]
-struct Narrowing {
-    multiplier: Option<(PerAxis<i64>, ValueBits)>,
-    shift: PerAxis<i32>,
-    value_bits: ValueBits,
+    steps: Steps,
+    /// The steps in vectors; absent where they could leave an `i64`.
+    narrowing: Option<Narrowing>,
+    channels: usize,
 }
 
 /// Counts of one worker, merged at the end.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
-    sum: StageCount,
-    bias: StageCount,
-    scale: StageCount,
-    rescale: StageCount,
+    counts: NarrowCounts,
+    elements: u64,
 }
 
 impl Epilogue {
-    /// Returns the epilogue of `layer` whose sums saturate at `sum_stage`.
-    pub(super) fn new(layer: &IntegerLayer, sum_stage: Option<Stage>, n_channels: usize) -> Self {
+    /// Returns the epilogue of `layer`, whose results saturate at `sum_stage` and are at most
+    /// `largest` in magnitude.
+    pub(super) fn new(
+        layer: &IntegerLayer,
+        sum_stage: Option<Stage>,
+        channels: usize,
+        largest: u64,
+    ) -> Self {
+        Self::with_rectifier(layer, sum_stage, channels, largest, None)
+    }
+
+    /// Returns the epilogue with a rectifier, `tops` being its upper ends.
+    pub(super) fn with_rectifier(
+        layer: &IntegerLayer,
+        sum_stage: Option<Stage>,
+        channels: usize,
+        largest: u64,
+        tops: Option<Vec<i64>>,
+    ) -> Self {
         let inner = layer.inner.value_bits;
-        let bias = layer.bias.as_ref().map(|bias| {
-            let aligned = bias.aligned(inner);
-            (0..n_channels).map(|c| aligned.at(c)).collect()
-        });
-        let output = layer.output.as_ref().map(|stage| Narrowing {
-            multiplier: stage.multiplier.clone(),
-            shift: stage.shift.clone(),
-            value_bits: stage.value_bits,
-        });
+        let output = layer.output.as_ref();
+        let each = |f: &dyn Fn(usize) -> i64| (0..channels).map(f).collect();
+        let steps = Steps {
+            sum: sum_stage.map(|_| limit(inner)),
+            bias: layer.bias.as_ref().map(|bias| {
+                let aligned = bias.aligned(inner);
+                (each(&|c| aligned.at(c)), limit(inner))
+            }),
+            rectify: tops,
+            scale: output.and_then(|stage| {
+                let (q, buffer) = stage.multiplier.as_ref()?;
+                Some((each(&|c| q.at(c)), limit(*buffer)))
+            }),
+            shift: output.map(|stage| {
+                let shift = (0..channels).map(|c| stage.shift.at(c)).collect();
+                (shift, limit(stage.value_bits))
+            }),
+        };
+        let narrowing = Narrowing::new(&steps, channels, largest);
         Self {
             sum_stage,
-            inner,
-            bias,
-            output,
+            steps,
+            narrowing,
+            channels,
         }
     }
 
-    /// Returns the layer's output for the result `sum` of its operation in `channel`.
-    #[inline]
-    pub(super) fn apply(&self, sum: i64, channel: usize, tally: &mut Tally) -> i64 {
-        let mut v = sum;
-        if self.sum_stage.is_some() {
-            v = tally.sum.saturate(v, self.inner);
+    /// Writes the layer's outputs for results `[pixels, channels]`.
+    pub(super) fn run<A: Int, O: Int>(&self, results: &[A], out: &mut [O], tally: &mut Tally) {
+        tally.elements += u64::try_from(results.len()).unwrap_or(u64::MAX);
+        if let Some(narrowing) = &self.narrowing {
+            let counts = Kernels::active().narrow(narrowing, results, out);
+            tally.counts.merge(&counts);
+            return;
         }
-        if let Some(bias) = &self.bias {
-            v = tally.bias.saturate(v + bias[channel], self.inner);
+        let pixels = results.chunks(self.channels.max(1));
+        for (results, out) in pixels.zip(out.chunks_mut(self.channels.max(1))) {
+            for (channel, (v, out)) in results.iter().zip(out).enumerate() {
+                *out = O::low_bits(self.exact(v.wide(), channel, &mut tally.counts));
+            }
         }
-        let Some(output) = &self.output else { return v };
-        if let Some((q, buffer)) = &output.multiplier {
-            v = tally
-                .scale
-                .saturate(v.saturating_mul(q.at(channel)), *buffer);
+    }
+
+    /// Returns one output where the steps do not fit in vectors: wide shifts come in `i128`.
+    fn exact(&self, result: i64, channel: usize, counts: &mut NarrowCounts) -> i64 {
+        let mut v = result;
+        if let Some(limit) = self.steps.sum {
+            v = saturate(v, limit, &mut counts.sum);
         }
-        let shifted = shift_half_up(v, output.shift.at(channel));
-        tally.rescale.saturate(shifted, output.value_bits)
+        if let Some((bias, limit)) = &self.steps.bias {
+            v = saturate(v + bias[channel], *limit, &mut counts.bias);
+        }
+        if let Some(tops) = &self.steps.rectify {
+            v = v.max(0).min(tops[channel]);
+        }
+        if let Some((q, limit)) = &self.steps.scale {
+            v = saturate(v.saturating_mul(q[channel]), *limit, &mut counts.scale);
+        }
+        if let Some((shift, limit)) = &self.steps.shift {
+            v = saturate(shift_half_up(v, shift[channel]), *limit, &mut counts.shift);
+        }
+        v
     }
 
     /// Adds the counts of a worker under the stages of this layer.
     pub(super) fn count(&self, tally: &Tally, counters: &mut Counters) {
-        if let Some(stage) = self.sum_stage {
-            counters.add(stage, tally.sum);
+        let counts = &tally.counts;
+        let steps = &self.steps;
+        let stages = [
+            (self.sum_stage, counts.sum),
+            (steps.bias.as_ref().map(|_| Stage::BiasAdd), counts.bias),
+            (
+                steps.scale.as_ref().map(|_| Stage::ScaleMultiply),
+                counts.scale,
+            ),
+            (
+                steps.shift.as_ref().map(|_| Stage::OutputRescale),
+                counts.shift,
+            ),
+        ];
+        for (stage, clipped) in stages {
+            // A stage that saw no value does not occur.
+            if let Some(stage) = stage.filter(|_| tally.elements > 0) {
+                let count = StageCount {
+                    saturated: clipped.n,
+                    elements: tally.elements,
+                    max_abs: clipped.max_abs,
+                };
+                counters.add(stage, count);
+            }
         }
-        if self.bias.is_some() {
-            counters.add(Stage::BiasAdd, tally.bias);
-        }
-        let Some(output) = &self.output else { return };
-        if output.multiplier.is_some() {
-            counters.add(Stage::ScaleMultiply, tally.scale);
-        }
-        counters.add(Stage::OutputRescale, tally.rescale);
     }
 }
 
 impl Tally {
     /// Adds the counts of another worker.
     pub(super) fn merge(&mut self, other: &Self) {
-        self.sum.merge(other.sum);
-        self.bias.merge(other.bias);
-        self.scale.merge(other.scale);
-        self.rescale.merge(other.rescale);
+        self.counts.merge(&other.counts);
+        self.elements += other.elements;
     }
+}
+
+fn limit(bits: ValueBits) -> Limit {
+    Limit {
+        lo: bits.int_min(),
+        hi: bits.int_max(),
+    }
+}
+
+fn saturate(v: i64, limit: Limit, clipped: &mut Clipped) -> i64 {
+    let inside = v.clamp(limit.lo, limit.hi);
+    clipped.n += u64::from(inside != v);
+    clipped.max_abs = clipped.max_abs.max(v.unsigned_abs());
+    inside
 }

@@ -4,6 +4,7 @@ mod geometry;
 mod operands;
 mod products;
 
+use kernels::Activation;
 use std::borrow::Cow;
 
 use float_model::Padding;
@@ -109,7 +110,16 @@ impl LinearPlan {
             | Kind::DepthwiseTransposed { .. }
             | Kind::Dense => weights.channels,
         };
-        let epilogue = Epilogue::new(layer, Some(Stage::Accumulator), out_channels);
+        let wide = match &kind {
+            Kind::Separable { pointwise, .. } => pointwise.wide,
+            Kind::Conv { .. }
+            | Kind::Depthwise { .. }
+            | Kind::Transposed { .. }
+            | Kind::DepthwiseTransposed { .. }
+            | Kind::Dense => weights.wide,
+        };
+        let largest = if wide { 1 << 62 } else { 1 << 31 };
+        let epilogue = Epilogue::new(layer, Some(Stage::Accumulator), out_channels, largest);
         // Wide sums are taken over `i32` inputs and weights only: fewer kernels, rare layers.
         let input = if weights.wide {
             Storage::I32
@@ -237,14 +247,7 @@ impl LinearPlan {
             A::product(self, &x.values, &place, &mut sums);
         }
         let mut tally = Tally::default();
-        for (sums, out) in sums
-            .chunks_exact(self.out_channels)
-            .zip(out.chunks_exact_mut(self.out_channels))
-        {
-            for (channel, (sum, out)) in sums.iter().zip(out).enumerate() {
-                *out = O::narrow(self.epilogue.apply(sum.wide(), channel, &mut tally));
-            }
-        }
+        self.epilogue.run(&sums, out, &mut tally);
         (tally, inner)
     }
 

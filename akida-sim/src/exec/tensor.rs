@@ -1,6 +1,7 @@
 //! What flows between layers: integers in the narrowest type, or floats.
 
 use float_model::Shape;
+use kernels::Activation;
 use ndarray::{ArrayD, IxDyn};
 use quantizer_core::tensor::int_to_f32;
 
@@ -50,24 +51,21 @@ impl Storage {
 }
 
 /// An integer type that a [`Values`] can hold.
-pub(crate) trait Int: Copy + Send + Sync + 'static {
-    fn wide(self) -> i64;
+pub(crate) trait Int: kernels::Activation {
     /// Returns `v` in this type; the caller knows that it fits.
     fn narrow(v: i64) -> Self;
     fn values(v: Vec<Self>) -> Values;
 }
 
 macro_rules! int {
-    ($t:ty, $variant:ident $(, #[$lint:meta])*) => {
+    ($t:ty, $variant:ident) => {
         impl Int for $t {
-            fn wide(self) -> i64 {
-                i64::from(self)
-            }
-            $(#[$lint])*
-            #[expect(clippy::cast_possible_truncation, reason = "static bounds chose this type")]
             fn narrow(v: i64) -> Self {
-                debug_assert!(Self::try_from(v).is_ok(), "{v} is outside its static bounds");
-                v as Self
+                debug_assert!(
+                    Self::try_from(v).is_ok(),
+                    "{v} is outside its static bounds"
+                );
+                <Self as kernels::Activation>::low_bits(v)
             }
             fn values(v: Vec<Self>) -> Values {
                 Values::$variant(v)
@@ -75,15 +73,12 @@ macro_rules! int {
         }
     };
 }
-int!(u8, U8, #[expect(clippy::cast_sign_loss, reason = "static bounds chose this type")]);
+int!(u8, U8);
 int!(i8, I8);
 int!(i16, I16);
 int!(i32, I32);
 
 impl Int for i64 {
-    fn wide(self) -> i64 {
-        self
-    }
     fn narrow(v: i64) -> Self {
         v
     }

@@ -1,5 +1,6 @@
 //! Proofs are sound on random networks, exact on single layers, and their witnesses replay.
 
+use akida_sim::certificate::{certify, check};
 use akida_sim::prove::{Range, SearchBudget, Verdict, bound, prove, with_buffer_bits};
 use akida_sim::{Executor, QuantizedModel, QuantizedOp, lower};
 use ndarray::{Array3, Array4, ArrayD, IxDyn};
@@ -220,4 +221,53 @@ fn a_narrow_buffer_is_refuted_and_a_wide_one_proved() {
         refuted += usize::from(proof.is_refuted());
     }
     assert!(refuted > 5, "only {refuted} narrow networks were refuted");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn the_checker_finds_the_same_numbers(recipe in recipes(), pick in any::<u64>()) {
+        let Ok(model) = lower(graph(&recipe)) else { return Ok(()) };
+        let certificate = certify(&model, "digest".to_owned(), None).unwrap();
+        prop_assert_eq!(check(&certificate, &model, "digest"), Ok(()));
+        prop_assert!(check(&certificate, &model, "another").is_err(), "another model");
+        // Every single number that is moved by one is noticed.
+        let mut forged = certificate.clone();
+        let mut numbers: Vec<&mut i64> = forged
+            .layers
+            .iter_mut()
+            .flat_map(|layer| {
+                let stages = layer.stages.iter_mut().map(|stage| &mut stage.ends);
+                stages.chain(layer.output.as_mut())
+            })
+            .flat_map(|ends| ends.lo.iter_mut().chain(&mut ends.hi))
+            .collect();
+        let n_numbers = u64::try_from(numbers.len()).unwrap();
+        let index = usize::try_from(pick.rem_euclid(n_numbers)).unwrap();
+        *numbers[index] += if pick > u64::MAX >> 1 { 1 } else { -1 };
+        prop_assert!(check(&forged, &model, "digest").is_err(), "a forged number");
+        let mut forged = certificate.clone();
+        forged.proved = !forged.proved;
+        prop_assert!(check(&forged, &model, "digest").is_err(), "a forged verdict");
+    }
+
+    #[test]
+    fn the_checker_notices_a_changed_weight(recipe in recipes(), pick in any::<u64>()) {
+        let Ok(mut model) = lower(graph(&recipe)) else { return Ok(()) };
+        let certificate = certify(&model, "digest".to_owned(), None).unwrap();
+        let dense = model.nodes.iter_mut().find(|node| node.name == "dense").unwrap();
+        let input = dense.inputs[0];
+        let QuantizedOp::Integer(layer) = &mut dense.op else { return Ok(()) };
+        let IntegerOp::Dense { kernel } = &mut layer.op else { return Ok(()) };
+        let n_weights = u64::try_from(kernel.len()).unwrap();
+        let index = usize::try_from(pick.rem_euclid(n_weights)).unwrap();
+        let row = index.div_euclid(kernel.ncols());
+        *kernel.iter_mut().nth(index).unwrap() += 1;
+        let inputs = certificate.layers[input].output.as_ref().unwrap();
+        // A weight of an input that is always zero changes nothing.
+        let idle = inputs.lo[row.rem_euclid(inputs.lo.len())] == 0
+            && inputs.hi[row.rem_euclid(inputs.hi.len())] == 0;
+        prop_assert!(idle || check(&certificate, &model, "digest").is_err());
+    }
 }

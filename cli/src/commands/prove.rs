@@ -9,8 +9,8 @@ use bitproof::akida_sim::prove::{
     with_buffer_bits,
 };
 use bitproof::akida_sim::{QuantizedModel, QuantizedOp};
-use bitproof::load_quantized;
 use bitproof::model_files::write_npy_f32;
+use bitproof::{load_quantized, write_certificate};
 use clap::Args;
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
@@ -81,6 +81,9 @@ pub(super) fn run(args: &ProveArgs) -> Result<Answer> {
     meter.finish();
     if let Some(folder) = &args.witness {
         write_witnesses(folder, &proof)?;
+    }
+    if let Some(file) = &args.certificate {
+        write_certificate(file, &path, &model, args.buffer_bits)?;
     }
     match args.format.format {
         Format::Json => println!("{:#}", to_json(&model, &proof, args)),

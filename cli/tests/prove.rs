@@ -1,0 +1,121 @@
+//! `prove` and `verify-certificate` on real files.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+fn case(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../conformance/cases")
+        .join(name)
+}
+
+/// Runs the binary and returns its exit code, stdout and stderr.
+fn bitproof(args: &[&str]) -> (i32, String, String) {
+    let run = Command::cargo_bin("bitproof").unwrap().args(args).output();
+    let run = run.unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (
+        run.status.code().unwrap(),
+        text(run.stdout),
+        text(run.stderr),
+    )
+}
+
+fn quantized(name: &str) -> String {
+    let path = case(name).join("expected/quantized.h5");
+    path.to_str().unwrap().to_owned()
+}
+
+/// Returns the verdicts of a layer, by intermediate.
+fn verdicts(json: &str, layer: &str) -> Vec<(String, String)> {
+    let json: Value = serde_json::from_str(json).unwrap();
+    let layers = json["layers"].as_array().unwrap();
+    let layer = layers.iter().find(|l| l["name"] == layer).unwrap();
+    let stages = layer["stages"].as_array().unwrap().iter();
+    stages
+        .map(|s| (s["stage"].as_str().unwrap(), s["verdict"].as_str().unwrap()))
+        .map(|(stage, verdict)| (stage.to_owned(), verdict.to_owned()))
+        .collect()
+}
+
+#[test]
+fn a_network_of_transposed_convolutions_is_proved() {
+    let (code, out, _) = bitproof(&["prove", &quantized("23-transposed-convs")]);
+    assert_eq!(code, 0, "{out}");
+    assert!(
+        out.contains("PROVED: no input can overflow a buffer"),
+        "{out}"
+    );
+}
+
+#[test]
+fn a_narrow_buffer_is_refuted_by_an_input_that_replays() {
+    let folder = tempfile::tempdir().unwrap();
+    let witnesses = folder.path().join("witnesses");
+    let model = quantized("22-zeropadding");
+    let narrow = ["--buffer-bits", "18", "--format", "json", "--witness"];
+    let mut args = vec!["prove", &model];
+    args.extend(narrow);
+    args.push(witnesses.to_str().unwrap());
+    let (code, out, err) = bitproof(&args);
+    assert_eq!(code, 1, "{err}");
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(json["verdict"], "refuted");
+    let files: Vec<_> = fs::read_dir(&witnesses).unwrap().collect();
+    let is_witness = |name: &str| name.ends_with(".witness.npy");
+    let witness = files
+        .into_iter()
+        .map(|f| f.unwrap().path())
+        .find(|path| is_witness(path.to_str().unwrap()))
+        .unwrap();
+    let witness = witness.to_str().unwrap();
+    let (code, out, err) = bitproof(&["run", &model, "--inputs", witness, "--format", "json"]);
+    assert_eq!(code, 0, "a witness is an input of the model: {err}");
+    assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["items"], 1);
+}
+
+#[test]
+fn an_alignment_within_its_own_width_is_refuted() {
+    let model = quantized("03-tiny-conv-8bit-per-axis");
+    let (code, out, _) = bitproof(&["prove", &model, "--format", "json"]);
+    assert_eq!(code, 1, "the reference's Flatten saturates");
+    assert_eq!(
+        verdicts(&out, "flatten"),
+        [("flatten_align".to_owned(), "refuted".to_owned())]
+    );
+    let conv = verdicts(&out, "conv_2");
+    assert!(
+        conv.iter().all(|(_, verdict)| verdict == "proved"),
+        "{conv:?}"
+    );
+}
+
+#[test]
+fn a_certificate_is_checked_number_by_number() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("proof.json");
+    let path = file.to_str().unwrap();
+    let model = quantized("23-transposed-convs");
+    let (code, _, err) = bitproof(&["prove", &model, "--certificate", path]);
+    assert_eq!(code, 0, "{err}");
+    let (code, out, _) = bitproof(&["verify-certificate", &model, path]);
+    assert_eq!((code, out.contains("accepted")), (0, true), "{out}");
+    let other = quantized("24-lut-activations");
+    let (code, out, _) = bitproof(&["verify-certificate", &other, path]);
+    assert_eq!((code, out.contains("another model")), (1, true), "{out}");
+    let mut json: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    let layers = json["layers"].as_array_mut().unwrap();
+    let ends = layers.iter_mut().flat_map(|l| l["stages"].as_array_mut());
+    let first = ends.flatten().next().unwrap();
+    first["hi"][0] = Value::from(first["hi"][0].as_i64().unwrap() - 1);
+    fs::write(&file, json.to_string()).unwrap();
+    let (code, out, _) = bitproof(&["verify-certificate", &model, path]);
+    assert_eq!((code, out.contains("REFUSED")), (1, true), "{out}");
+    fs::write(&file, "{\"version\": 1}").unwrap();
+    let (code, _, err) = bitproof(&["verify-certificate", &model, path]);
+    assert_eq!((code, err.contains("no certificate")), (2, true), "{err}");
+}

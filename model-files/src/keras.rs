@@ -2,6 +2,7 @@
 
 mod calls;
 mod config;
+mod describe;
 mod keras_3;
 mod layers;
 mod nested;
@@ -13,6 +14,7 @@ mod values;
 mod variables;
 mod weights;
 mod write;
+mod write_quantized;
 
 use std::path::Path;
 
@@ -24,10 +26,11 @@ use crate::FileError;
 use source::Source;
 use weights::Weights;
 
+pub(crate) use describe::describe;
 pub use quantized::read_quantized_h5;
 pub(crate) use source::is_archive;
-pub(crate) use write::describe;
 pub use write::write_keras_h5;
+pub use write_quantized::write_quantized_h5;
 
 /// Returns the float network of a `.h5` file that Keras saved.
 ///

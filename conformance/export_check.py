@@ -28,6 +28,7 @@ import regenerate
 
 HERE = pathlib.Path(__file__).resolve().parent
 N_INPUTS = 4
+REFUSED = {"43-weight-bits-1"}  # the reference silently leaves the layers in float; we refuse the value
 
 
 def run(binary, *args):
@@ -145,7 +146,7 @@ def main():
     from quantizeml import load_model
     ref.load = load_model
     for place in places:
-        if (place / "expected" / "error.txt").exists():
+        if (place / "expected" / "error.txt").exists() or place.name in REFUSED:
             continue
         with tempfile.TemporaryDirectory() as folder:
             folder = pathlib.Path(folder)

@@ -150,7 +150,7 @@ pub(super) fn build(class: &str, config: &Config, weights: &mut Weights) -> Resu
             alpha: weights.any("alpha")?,
         },
         "Activation" => Layer::Activation(activation(config)?),
-        "Softmax" => Layer::Activation(softmax(config)?),
+        "Softmax" => softmax(config)?,
         "MaxPooling2D" | "MaxPool2D" => Layer::MaxPool2D(pool(config)?),
         "AveragePooling2D" | "AvgPool2D" => Layer::AveragePool2D(pool(config)?),
         "GlobalAveragePooling2D" | "GlobalAvgPool2D" => {
@@ -368,10 +368,10 @@ fn up_sampling(config: &Config) -> Result<Layer> {
     }
 }
 
-fn softmax(config: &Config) -> Result<Activation> {
+fn softmax(config: &Config) -> Result<Layer> {
     match config.get("axis") {
-        None => Ok(Activation::Softmax),
-        Some(axis) if axis.as_i64() == Some(-1) => Ok(Activation::Softmax),
+        None => Ok(Layer::Softmax),
+        Some(axis) if axis.as_i64() == Some(-1) => Ok(Layer::Softmax),
         Some(axis) => Err(LayerRefused::Unsupported(format!(
             "a softmax over axis {axis}"
         ))),

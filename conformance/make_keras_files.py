@@ -35,7 +35,7 @@ SHAPE = (6, 6, 2)
 def branches():
     """Every class of layer with weights or parameters that has its own words in a file."""
     x = keras.Input(SHAPE, name="in")
-    y = L.Rescaling(0.5, offset=-0.25, name="scale")(x)
+    y = L.Rescaling(0.5, name="scale")(x)
     a = L.Conv2D(3, 3, padding="same", activation="relu", name="conv")(y)
     a = L.BatchNormalization(name="norm")(a)
     b = L.DepthwiseConv2D(3, padding="same", depth_multiplier=2, use_bias=False, name="depth")(y)

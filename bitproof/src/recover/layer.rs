@@ -218,7 +218,10 @@ impl Place<'_> {
     }
 
     fn bias(&self) -> Option<Option<Array1<f32>>> {
-        bias(self.integer).map(|bias| bias.map(Array1::from_vec))
+        let config = self.config.bias_quantizer;
+        let bits = BitWidth::new(config.bitwidth).ok()?;
+        let bits = bits.value_bits(sign(config.signed)).ok()?;
+        bias(self.integer, bits).map(|bias| bias.map(Array1::from_vec))
     }
 
     fn relu(&self, max: Option<&PerAxis<i64>>) -> Option<ReLU> {
@@ -226,13 +229,8 @@ impl Place<'_> {
             None => None,
             Some(max) => {
                 let config = self.config.max_value_quantizer;
-                let sign = if config.signed {
-                    Sign::Signed
-                } else {
-                    Sign::Unsigned
-                };
                 let bits = BitWidth::new(config.bitwidth).ok()?;
-                let quantizer = AlignedWeightQuantizer::new(bits, sign).ok()?;
+                let quantizer = AlignedWeightQuantizer::new(bits, sign(config.signed)).ok()?;
                 Some(aligned_scalar(max, quantizer, &self.integer.inner)?)
             }
         };
@@ -308,6 +306,10 @@ fn slopes(table: &[i32], input: &QFormat, inner: &QFormat) -> Vec<f32> {
 
 fn typed<D: Dimension>(array: ArrayD<f32>) -> Option<Array<f32, D>> {
     array.into_dimensionality().ok()
+}
+
+const fn sign(signed: bool) -> Sign {
+    if signed { Sign::Signed } else { Sign::Unsigned }
 }
 
 fn same(a: f32, b: f32) -> bool {

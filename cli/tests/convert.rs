@@ -27,6 +27,7 @@ fn a_model_goes_through_all_formats() {
             &case().join("model.keras"),
             Path::new("--samples"),
             &samples,
+            Path::new("--input-quantizer=always"),
             Path::new("-s"),
             &at(out),
         ]);
@@ -48,7 +49,7 @@ fn a_model_goes_through_all_formats() {
     };
     let summary = bitproof(&[Path::new("summary"), &at("a.bpq.safetensors")]);
     let summary = String::from_utf8(summary.stdout).unwrap();
-    assert!(summary.contains("InputQuantizer"), "{summary}");
+    assert!(summary.contains("input_quantizer"), "{summary}");
     for (from, to) in [
         ("a.h5", "b.bpq.safetensors"),
         ("a.bpq.safetensors", "b.h5"),

@@ -97,12 +97,14 @@ pub(crate) fn describe(layer: &Layer) -> (Map<String, Value>, Weights) {
             json!({ "axis": [norm.axis], "epsilon": norm.epsilon,
                 "center": norm.beta.is_some(), "scale": norm.gamma.is_some() })
         }
-        other => {
-            if let Layer::PReLU { alpha } = other {
-                push(&mut weights, "alpha", Some(alpha));
-            }
-            plain_config(other)
+        Layer::PReLU { alpha } => {
+            push(&mut weights, "alpha", Some(alpha));
+            // Axes are counted with the batch axis.
+            let axes = (1..).zip(alpha.shape()).filter(|(_, extent)| **extent == 1);
+            let axes: Vec<usize> = axes.map(|(axis, _)| axis).collect();
+            json!({ "shared_axes": axes })
         }
+        other => plain_config(other),
     };
     let mut config = config.as_object().cloned().unwrap_or_default();
     if let Some(fused) = layer.activation() {

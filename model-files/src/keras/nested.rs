@@ -169,10 +169,11 @@ impl Sources {
                 feeds.len()
             )));
         }
+        let items = tree.parts.iter().map(|part| &part.item);
+        let items: BTreeMap<&str, &Item> = items.map(|item| (item.name.as_str(), item)).collect();
         for (input, feed) in tree.inputs.iter().zip(feeds) {
-            let part = tree.parts.iter().find(|part| part.item.name == *input);
-            let is_integer = part.is_some_and(|part| {
-                let config = &part.item.config;
+            let is_integer = items.get(input.as_str()).is_some_and(|item| {
+                let config = &item.config;
                 batch_input_shape(config).is_some()
                     && dtype(config).map_or(true, float_model::Dtype::is_integer)
             });

@@ -60,10 +60,14 @@ pub(super) fn float_layer(
     inputs: Vec<Tensor>,
 ) -> Result<SavedLayer, FileError> {
     refuse_unsayable(path, name, layer)?;
-    let (config, weights) = describe(layer);
+    let (mut config, weights) = describe(layer);
+    let class = class_name(layer);
+    if class == "Activation" || layer.activation().is_some() {
+        config.remove("alpha"); // Only the class of QuantizeML takes it.
+    }
     let weights = weights.into_iter();
     Ok(SavedLayer {
-        class: class_name(layer),
+        class,
         name: name.to_owned(),
         config,
         weights: weights
@@ -73,18 +77,29 @@ pub(super) fn float_layer(
     })
 }
 
-/// Refuses what Keras has no words for.
+/// Refuses functions for which neither Keras nor QuantizeML has a name.
 pub(super) fn refuse_unsayable(path: &Path, name: &str, layer: &Layer) -> Result<(), FileError> {
-    let function = if let Layer::Activation(function) = layer {
+    let alone = if let Layer::Activation(function) = layer {
         Some(*function)
     } else {
-        layer.activation()
+        None
     };
-    if function == Some(Activation::Gelu { approximate: true }) {
-        let message = format!("layer `{name}`: the approximated gelu, for which Keras has no name");
-        return Err(FileError::unsupported(path, message));
-    }
-    Ok(())
+    let what = match (alone, layer.activation()) {
+        (Some(Activation::Gelu { approximate: true }), _)
+        | (_, Some(Activation::Gelu { approximate: true })) => "the approximated gelu".to_owned(),
+        (_, Some(Activation::HardSilu)) => "a fused hard_silu".to_owned(),
+        (_, Some(Activation::LeakyRelu { alpha })) if !is_keras_slope(alpha) => {
+            format!("a fused leaky_relu of slope {alpha}")
+        }
+        _ => return Ok(()),
+    };
+    let message = format!("layer `{name}`: {what}, for which Keras 2 has no name");
+    Err(FileError::unsupported(path, message))
+}
+
+/// Returns whether Keras' own `leaky_relu`, which takes no parameter, has this slope.
+const fn is_keras_slope(alpha: f32) -> bool {
+    alpha.to_bits() == 0.2_f32.to_bits()
 }
 
 /// Writes a model, whole or not at all.
@@ -248,6 +263,8 @@ fn class_name(layer: &Layer) -> String {
         | Layer::StatefulRecurrent(_)
         | Layer::ExtractToken { .. } => true,
         Layer::Add(add) => add.average,
+        Layer::Activation(Activation::HardSilu) => true,
+        Layer::Activation(Activation::LeakyRelu { alpha }) => !is_keras_slope(*alpha),
         _ => false,
     };
     let prefix = if custom { "Custom>" } else { "" };

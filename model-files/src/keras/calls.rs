@@ -141,13 +141,18 @@ fn refuse_arguments(name: &str, arguments: &Map<String, Value>) -> Result<(), Re
     }
 }
 
-/// Returns the tensors of `[[layer, call, output], ...]`, or of one flat triple.
+/// Returns the tensors of `[[layer, call, output], ...]`, of one flat triple, or of an object whose
+/// values are triples.
 pub(super) fn tensors(value: Option<&Value>) -> Option<Vec<Tensor>> {
-    let list = value?.as_array()?;
-    if list.first().is_some_and(Value::is_string) {
-        return Some(vec![Tensor::parse(list)?]);
+    let triple = |value: &Value| Tensor::parse(value.as_array()?);
+    match value? {
+        Value::Object(named) => named.values().map(triple).collect(),
+        Value::Array(list) if list.first().is_some_and(Value::is_string) => {
+            Some(vec![Tensor::parse(list)?])
+        }
+        Value::Array(list) => list.iter().map(triple).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
     }
-    list.iter().map(|t| Tensor::parse(t.as_array()?)).collect()
 }
 
 fn invalid(name: &str) -> Refused {

@@ -11,5 +11,6 @@ mod bpq;
 mod hostile;
 mod images;
 mod keras;
+mod keras_archives;
 mod keras_files;
 mod support;

@@ -56,6 +56,18 @@ pub struct QuantizedLayer {
     pub ranges: Option<OutputRanges>,
 }
 
+impl QuantizedLayer {
+    /// Returns the class name that the reference gives to it, such as `QuantizedMaxPool2D`.
+    #[must_use]
+    pub fn class_name(&self) -> String {
+        match self.layer.class_name() {
+            "PaddedConv2D" => "QuantizedConv2D".to_owned(),
+            "MaxPooling2D" => "QuantizedMaxPool2D".to_owned(),
+            name => format!("Quantized{name}"),
+        }
+    }
+}
+
 /// What calibration found for an output quantizer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OutputRanges {

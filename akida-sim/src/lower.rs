@@ -269,7 +269,7 @@ fn lower_quantized(
     let mut params = layer.layer.param_count();
     params.non_trainable += layer.ranges.as_ref().map_or(0, count_ranges);
     Ok(QuantizedNode {
-        class_name: quantized_class_name(&layer.layer),
+        class_name: layer.class_name(),
         name,
         inputs,
         shape,
@@ -278,15 +278,6 @@ fn lower_quantized(
         ranges: layer.ranges,
         params,
     })
-}
-
-/// Returns the class name that the reference gives to the quantized form of a layer.
-fn quantized_class_name(layer: &Layer) -> String {
-    match layer.class_name() {
-        "PaddedConv2D" => "QuantizedConv2D".to_owned(),
-        "MaxPooling2D" => "QuantizedMaxPool2D".to_owned(),
-        name => format!("Quantized{name}"),
-    }
 }
 
 fn count_ranges(ranges: &OutputRanges) -> usize {

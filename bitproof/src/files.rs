@@ -6,7 +6,8 @@ use akida_sim::{QuantizedModel, lower};
 use float_model::Graph;
 use model_files::ModelKind;
 
-use crate::Error;
+use crate::recover::recovered;
+use crate::{Error, Quantized};
 
 /// A model of either kind.
 #[derive(Clone, Debug)]
@@ -25,6 +26,7 @@ pub enum AnyModel {
 pub fn load(path: &Path) -> Result<AnyModel, Error> {
     match model_files::detect(path)? {
         ModelKind::KerasFloatH5 => Ok(AnyModel::Float(model_files::read_keras_h5(path)?)),
+        ModelKind::KerasArchive => Ok(AnyModel::Float(model_files::read_keras_archive(path)?)),
         ModelKind::KerasQuantizedH5 => {
             let graph = model_files::read_quantized_h5(path)?;
             Ok(AnyModel::Quantized(Box::new(lower(graph)?)))
@@ -64,14 +66,44 @@ pub fn load_quantized(path: &Path) -> Result<QuantizedModel, Error> {
     }
 }
 
-/// Writes a quantized model in our own format, under a temporary name first.
+/// Writes a quantized model, under a temporary name first; the extension chooses the format.
+///
+/// `.h5` is QuantizeML's: its float weights are made from the integers, and the model is refused if
+/// they would not become the same integers again. [`save_quantized`] has no need to. All else is
+/// our own format.
 ///
 /// # Errors
 ///
-/// The file cannot be written, or its extension asks for a format that is not written.
+/// The file cannot be written, its extension asks for a format that is not written, or the format
+/// cannot say the model.
 pub fn save(model: &QuantizedModel, path: &Path) -> Result<(), Error> {
     check_save_path(path)?;
+    if is_h5(path) {
+        return Ok(model_files::write_quantized_h5(&recovered(model)?, path)?);
+    }
     Ok(model_files::write_bpq(model, path)?)
+}
+
+/// Writes what [`quantize`](crate::quantize) made, as [`save`] does.
+///
+/// # Errors
+///
+/// As [`save`].
+pub fn save_quantized(quantized: &Quantized, path: &Path) -> Result<(), Error> {
+    if !is_h5(path) {
+        return save(&quantized.model, path);
+    }
+    check_save_path(path)?;
+    Ok(model_files::write_quantized_h5(
+        &quantized.calibrated,
+        path,
+    )?)
+}
+
+/// Returns whether a path asks for the format of Keras and QuantizeML.
+pub(crate) fn is_h5(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|e| e.eq_ignore_ascii_case("h5"))
 }
 
 /// Checks that [`save`] can write to `path`, before any work is done for it.
@@ -82,8 +114,8 @@ pub fn save(model: &QuantizedModel, path: &Path) -> Result<(), Error> {
 pub fn check_save_path(path: &Path) -> Result<(), Error> {
     let refused = |message: &str| Err(Error::Invalid(format!("{}: {message}", path.display())));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    if !name.ends_with(".safetensors") {
-        return refused("quantized models are written as .bpq.safetensors");
+    if !(name.ends_with(".safetensors") || is_h5(path)) {
+        return refused("quantized models are written as .bpq.safetensors or .h5");
     }
     let folder = path
         .parent()

@@ -13,6 +13,7 @@
 //! Each step is a crate of its own, re-exported here.
 
 mod certificate;
+mod convert;
 mod digest;
 mod error;
 mod files;
@@ -20,6 +21,7 @@ mod plan;
 mod prepare;
 mod quantize;
 mod ranges;
+mod recover;
 mod samples;
 mod topology;
 
@@ -31,9 +33,12 @@ pub use model_files;
 pub use quantizer_core;
 
 pub use certificate::{verify_certificate, write_certificate};
+pub use convert::convert;
 pub use digest::{sha256_file, sha256_files};
 pub use error::Error;
-pub use files::{AnyModel, check_save_path, load, load_float, load_quantized, save};
+pub use files::{
+    AnyModel, check_save_path, load, load_float, load_quantized, save, save_quantized,
+};
 pub use quantize::{
     Calibration, InputQuantizerMode, QuantizeOptions, Quantized, calibrate_ranges, quantize,
     quantize_with_ranges,

@@ -1,6 +1,6 @@
 //! From a float network and samples to integers.
 
-use akida_sim::{InputQuantizerSpec, Provenance, QuantizedModel, lower};
+use akida_sim::{CalibratedGraph, InputQuantizerSpec, Provenance, QuantizedModel, lower};
 use calibration::{
     BatchPlan, Convergence, InputRange, ObserverKind, OutputSite, Progress, SampleSource, Skipped,
     calibrate, equalize, fold_zero_point,
@@ -94,6 +94,8 @@ pub enum InputQuantizerMode {
 pub struct Quantized {
     /// The model.
     pub model: QuantizedModel,
+    /// What the model was made from: float weights, decisions, ranges.
+    pub calibrated: CalibratedGraph,
     /// Rewrites that were applied, in order.
     pub rewrites: Vec<RewriteEvent>,
     /// Matches that a rewrite had to leave alone, with the reason.
@@ -266,7 +268,8 @@ fn finish(prepared: Prepared, calibration: Calibration) -> Result<Quantized, Err
     let explanation = explain(&resolved);
     let (samples, batches) = (ranges.samples.clone(), ranges.batches);
     let (graph, ranges, spec) = settle(graph, &topology, &resolved, ranges, input)?;
-    let mut model = lower(calibrated_graph(graph, resolved, &ranges, spec))?;
+    let calibrated = calibrated_graph(graph, resolved, &ranges, spec);
+    let mut model = lower(calibrated.clone())?;
     model.provenance = Provenance {
         tool: tool(),
         seed: samples.seed,
@@ -275,6 +278,7 @@ fn finish(prepared: Prepared, calibration: Calibration) -> Result<Quantized, Err
     };
     Ok(Quantized {
         model,
+        calibrated,
         rewrites: applied,
         refused,
         explanation,

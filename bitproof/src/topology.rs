@@ -57,6 +57,7 @@ fn kind(layer: &Layer) -> LayerKind {
         | Layer::LeakyReLU { .. }
         | Layer::PReLU { .. }
         | Layer::Activation(_)
+        | Layer::Softmax
         | Layer::AveragePool2D(_)
         | Layer::Multiply
         | Layer::Subtract

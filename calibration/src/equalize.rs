@@ -155,6 +155,7 @@ fn successor(
             | Layer::LeakyReLU { .. }
             | Layer::PReLU { .. }
             | Layer::Activation(_)
+            | Layer::Softmax
             | Layer::AveragePool2D(_)
             | Layer::Add(_)
             | Layer::Multiply

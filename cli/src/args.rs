@@ -97,6 +97,11 @@ pub(crate) enum Command {
         after_help = "Example:\n  bitproof insert-rescaling model.h5 --scale 0.00784313725490196 --offset -1 -s rescaled.h5"
     )]
     InsertRescaling(InsertRescalingArgs),
+    /// Write a model in another format
+    #[command(
+        after_help = "Float models (.keras, .h5) become Keras 2 .h5; quantized ones (QuantizeML's .h5, .bpq.safetensors) become either of\nthe two. What the target cannot say is refused. A .h5 of weights alone is read with its model's JSON beside it: NAME.json\nfor NAME.weights.h5 or NAME.h5, otherwise config.json. A .h5 holds no provenance.\n\nExample:\n  bitproof convert model.bpq.safetensors quantized.h5"
+    )]
+    Convert(ConvertArgs),
     /// Print the JSON Schema of a q_config file
     #[command(after_help = "Example:\n  bitproof schema > q_config.schema.json")]
     Schema,
@@ -124,7 +129,7 @@ pub(crate) struct FormatArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
-    /// The model's file
+    /// The model's file; weights alone (.h5) need NAME.json or config.json beside them
     #[arg(value_name = "MODEL", required_unless_present = "model_flag")]
     model: Option<PathBuf>,
     /// The model's file, as a flag
@@ -335,6 +340,18 @@ pub(crate) struct EvalArgs {
     /// The float model to compare with
     #[arg(long, value_name = "MODEL")]
     pub(crate) float: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConvertArgs {
+    /// The model's file
+    #[arg(value_name = "IN")]
+    pub(crate) input: PathBuf,
+    /// Where to write it: .h5 or .bpq.safetensors
+    #[arg(value_name = "OUT")]
+    pub(crate) output: PathBuf,
     #[command(flatten)]
     pub(crate) format: FormatArgs,
 }

@@ -2,6 +2,7 @@
 
 mod calibrate;
 mod config;
+mod convert;
 mod demo;
 mod eval;
 mod insert_rescaling;
@@ -28,6 +29,7 @@ pub(crate) fn run(command: Command) -> Result<Answer> {
         Command::Run(args) => run::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::InsertRescaling(args) => insert_rescaling::run(&args),
+        Command::Convert(args) => convert::run(&args),
         Command::Schema => {
             let schema = bitproof::config_schema::json_schema();
             println!("{}", bitproof::config_schema::to_indented(&schema));

@@ -49,6 +49,8 @@ pub enum Layer {
     },
     /// A function of each element, or softmax over the last axis.
     Activation(Activation),
+    /// Softmax over the last axis: Keras' own class for what [`Activation::Softmax`] computes.
+    Softmax,
     /// Maximum over a sliding window.
     MaxPool2D(Pool2D),
     /// Mean over a sliding window; padding does not count.
@@ -431,6 +433,7 @@ impl Layer {
             Self::LeakyReLU { .. } => "LeakyReLU",
             Self::PReLU { .. } => "PReLU",
             Self::Activation(_) => "Activation",
+            Self::Softmax => "Softmax",
             Self::MaxPool2D(_) => "MaxPooling2D",
             Self::AveragePool2D(_) => "AveragePooling2D",
             Self::GlobalAveragePooling2D(_) => "GlobalAveragePooling2D",

@@ -67,6 +67,7 @@ fn inferred(name: &str, layer: &Layer, inputs: &[&Shape]) -> Result<Shape, Graph
         | Layer::LeakyReLU { .. }
         | Layer::PReLU { .. }
         | Layer::Activation(_)
+        | Layer::Softmax
         | Layer::Rescaling(_)
         | Layer::Dropout { .. } => Ok(x()?.clone()),
         Layer::MaxPool2D(pool) | Layer::AveragePool2D(pool) => pool2d(name, *pool, x()?),
@@ -152,6 +153,7 @@ fn check_arity(name: &str, layer: &Layer, n_inputs: usize) -> Result<(), GraphEr
         | Layer::LeakyReLU { .. }
         | Layer::PReLU { .. }
         | Layer::Activation(_)
+        | Layer::Softmax
         | Layer::MaxPool2D(_)
         | Layer::AveragePool2D(_)
         | Layer::GlobalAveragePooling2D(_)

@@ -180,6 +180,7 @@ impl Layer {
             | Self::ReLU(_)
             | Self::LeakyReLU { .. }
             | Self::Activation(_)
+            | Self::Softmax
             | Self::MaxPool2D(_)
             | Self::AveragePool2D(_)
             | Self::GlobalAveragePooling2D(_)

@@ -9,7 +9,7 @@ use ndarray::{ArrayD, IxDyn};
 use crate::FileError;
 
 /// Most bytes that deflate makes of one; values of one byte are the smallest.
-const MOST_INFLATED: u64 = 1032;
+pub(crate) const MOST_INFLATED: u64 = 1032;
 
 /// An HDF5 file in memory.
 pub(crate) struct Hdf5 {
@@ -32,6 +32,11 @@ impl Hdf5 {
     /// Reads a file.
     pub(crate) fn open(path: &Path) -> Result<Self, FileError> {
         let bytes = std::fs::read(path).map_err(|e| FileError::io(path, &e))?;
+        Self::from_bytes(path, bytes)
+    }
+
+    /// Reads a file that is in memory, and comes from `path`.
+    pub(crate) fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<Self, FileError> {
         let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let file = guarded(path, || File::from_bytes(bytes))?;
         Ok(Self {
@@ -133,6 +138,16 @@ impl Hdf5 {
             guarded(&self.path, || self.file.group(group)?.attrs())?
         };
         Ok(attrs.get(name).cloned())
+    }
+
+    /// Returns the names of the groups in a group.
+    pub(crate) fn groups(&self, group: &str) -> Result<Vec<String>, FileError> {
+        guarded(&self.path, || self.file.group(group)?.groups())
+    }
+
+    /// Returns the names of the datasets in a group.
+    pub(crate) fn datasets(&self, group: &str) -> Result<Vec<String>, FileError> {
+        guarded(&self.path, || self.file.group(group)?.datasets())
     }
 
     /// Returns whether there is a group at `path`.

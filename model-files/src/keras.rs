@@ -1,12 +1,20 @@
-//! Keras 2 `.h5` files: float networks, and those that QuantizeML quantized.
+//! Keras files: float networks of Keras 2 and 3, and those that QuantizeML quantized.
 
+mod calls;
 mod config;
+mod describe;
+mod keras_3;
 mod layers;
+mod nested;
 mod operations;
 mod quantized;
+mod source;
+mod stored;
 mod values;
+mod variables;
 mod weights;
 mod write;
+mod write_quantized;
 
 use std::path::Path;
 
@@ -15,32 +23,52 @@ use ndarray::ArrayD;
 use serde_json::{Map, Value};
 
 use crate::FileError;
-use crate::hdf5::Hdf5;
-use config::ModelConfig;
+use source::Source;
 use weights::Weights;
 
+pub(crate) use describe::describe;
 pub use quantized::read_quantized_h5;
-pub(crate) use write::describe;
+pub(crate) use source::is_archive;
 pub use write::write_keras_h5;
+pub use write_quantized::write_quantized_h5;
 
-/// Returns the float network of a `.h5` file that Keras 2 (or tf_keras) saved.
+/// Returns the float network of a `.h5` file that Keras saved.
+///
+/// A file of weights alone (`save_weights`) is read with the JSON of its model (`to_json`) that
+/// stands beside it: `NAME.json` for `NAME.weights.h5` or `NAME.h5`, otherwise `config.json`.
+///
+/// Models in models are inlined: the layer `conv` of the model `block` is called `block/conv`, or
+/// `block/conv_1` and so on where that name is taken.
 ///
 /// # Errors
 ///
-/// The file cannot be read, holds layers that are not supported (all are named), or weights that
-/// do not fit or are not finite.
+/// The file cannot be read, holds layers that are not supported (all are named) or are called more
+/// than once, or weights that do not fit or are not finite.
 pub fn read_keras_h5(path: &Path) -> Result<Graph, FileError> {
-    let (file, model) = open(path)?;
-    refuse_unknown(path, &model)?;
-    refuse_foreign_weights(path, &file, &model)?;
+    graph(path, Source::open_h5(path)?)
+}
+
+/// Returns the float network of a `.keras` archive, of tf_keras or of Keras 3.
+///
+/// Models in models are inlined as [`read_keras_h5`] says.
+///
+/// # Errors
+///
+/// As [`read_keras_h5`].
+pub fn read_keras_archive(path: &Path) -> Result<Graph, FileError> {
+    graph(path, Source::open_archive(path)?)
+}
+
+fn graph(path: &Path, source: Source) -> Result<Graph, FileError> {
+    let model = source.read(layers::is_known)?;
     let mut nodes = Vec::with_capacity(model.items.len());
-    for item in &model.items {
-        let weights = Weights::read(&file, path, &item.name)?;
-        let layer = layers::layer(item, weights).map_err(|e| in_layer(path, &item.name, e))?;
+    for mut item in model.items {
+        let weights = std::mem::take(&mut item.weights);
+        let layer = layers::layer(&item, weights).map_err(|e| in_layer(path, &item.name, e))?;
         nodes.push(DraftNode {
-            name: item.name.clone(),
+            name: item.name,
             layer,
-            inputs: item.inputs.clone(),
+            inputs: item.inputs,
         });
     }
     let draft = Draft {
@@ -53,11 +81,7 @@ pub fn read_keras_h5(path: &Path) -> Result<Graph, FileError> {
 
 /// Returns whether a `.h5` file holds layers that QuantizeML quantized.
 pub(crate) fn is_quantized(path: &Path) -> Result<bool, FileError> {
-    let (_, model) = open(path)?;
-    Ok(model
-        .items
-        .iter()
-        .any(|item| quantized::is_quantized_class(&item.class)))
+    Ok(Source::open_h5(path)?.any_class(quantized::is_quantized_class))
 }
 
 /// Returns a weight by name, if there is one.
@@ -83,58 +107,6 @@ pub(crate) fn layer_of(
     let layer = layers::build(class, config, &mut weights).map_err(refused)?;
     weights.finish().map_err(refused)?;
     Ok(layer)
-}
-
-fn open(path: &Path) -> Result<(Hdf5, ModelConfig), FileError> {
-    let file = Hdf5::open(path)?;
-    let text = file.string("/", "model_config")?.ok_or_else(|| {
-        FileError::unsupported(
-            path,
-            "weights without a model (no model_config); save the model",
-        )
-    })?;
-    let model = ModelConfig::parse(&text).map_err(|e| match e {
-        config::Refused::Invalid(message) => FileError::invalid(path, message),
-        config::Refused::Unsupported(message) => FileError::unsupported(path, message),
-    })?;
-    Ok((file, model))
-}
-
-/// Refuses classes that are not known: all of them in one error.
-fn refuse_unknown(path: &Path, model: &ModelConfig) -> Result<(), FileError> {
-    let unknown: Vec<String> = model
-        .items
-        .iter()
-        .filter(|item| !layers::is_known(&item.class))
-        .map(|item| format!("`{}` ({})", item.name, item.class))
-        .collect();
-    if unknown.is_empty() {
-        return Ok(());
-    }
-    Err(FileError::unsupported(
-        path,
-        format!("layers {}", unknown.join(", ")),
-    ))
-}
-
-/// Refuses a file without weights, and weights of layers that the model does not have.
-fn refuse_foreign_weights(path: &Path, file: &Hdf5, model: &ModelConfig) -> Result<(), FileError> {
-    const ROOT: &str = "model_weights";
-    if !file.has_group(ROOT) {
-        return Err(FileError::invalid(path, "has no group `model_weights`"));
-    }
-    for layer in file.strings(ROOT, "layer_names")?.unwrap_or_default() {
-        let known = model.items.iter().any(|item| item.name == layer);
-        let group = format!("{ROOT}/{layer}");
-        if !known && file.has_group(&group) {
-            let names = file.strings(&group, "weight_names")?.unwrap_or_default();
-            if !names.is_empty() {
-                let message = format!("has weights of a layer `{layer}`, which the model has not");
-                return Err(FileError::invalid(path, message));
-            }
-        }
-    }
-    Ok(())
 }
 
 fn in_layer(path: &Path, layer: &str, error: layers::LayerRefused) -> FileError {

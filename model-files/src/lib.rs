@@ -27,13 +27,17 @@ pub use images::{
     BadImage, Channels, Filter, Fit, ImageList, ImageOptions, ImageReader, LabelledImages,
     OnBadSample, glob_images, images_in, labelled_images,
 };
-pub use keras::{read_keras_h5, read_quantized_h5, write_keras_h5};
+pub use keras::{
+    read_keras_archive, read_keras_h5, read_quantized_h5, write_keras_h5, write_quantized_h5,
+};
 
 /// What a model file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ModelKind {
-    /// A float network saved by Keras 2.
+    /// A float network in a `.h5` file of Keras, or its weights with the JSON beside them.
     KerasFloatH5,
+    /// A float network in a `.keras` archive.
+    KerasArchive,
     /// A quantized network saved by QuantizeML.
     KerasQuantizedH5,
     /// A quantized network in our own format.
@@ -49,7 +53,7 @@ pub fn detect(path: &Path) -> Result<ModelKind, FileError> {
     let unsupported = |what: &str| FileError::unsupported(path, what);
     if path.is_dir() {
         return Err(unsupported(if path.join("saved_model.pb").is_file() {
-            "a SavedModel; save the model as .h5 (Keras 2 format)"
+            "a SavedModel; save the model as .h5 or .keras"
         } else {
             "a folder; a model is a file"
         }));
@@ -70,9 +74,10 @@ pub fn detect(path: &Path) -> Result<ModelKind, FileError> {
         return Ok(ModelKind::Bpq);
     }
     if start.starts_with(b"PK") {
-        return Err(unsupported(
-            "a zip archive; .keras files are not yet read, save the model as .h5 (Keras 2 format)",
-        ));
+        if keras::is_archive(path)? {
+            return Ok(ModelKind::KerasArchive);
+        }
+        return Err(unsupported("a zip archive that is no .keras file"));
     }
     if path
         .extension()
@@ -81,6 +86,6 @@ pub fn detect(path: &Path) -> Result<ModelKind, FileError> {
         return Err(unsupported("ONNX models are not yet read"));
     }
     Err(unsupported(
-        "no model format that is known; supported are .h5 and .bpq.safetensors",
+        "no model format that is known; supported are .h5, .keras and .bpq.safetensors",
     ))
 }

@@ -80,6 +80,7 @@ pub(super) fn lower_layer(
         | Layer::LeakyReLU { .. }
         | Layer::PReLU { .. }
         | Layer::AveragePool2D(_)
+        | Layer::Softmax
         | Layer::Multiply
         | Layer::Subtract
         | Layer::ZeroPadding2D(_)

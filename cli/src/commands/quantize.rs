@@ -10,8 +10,8 @@ use bitproof::config_schema::{InputDtype, Strictness};
 use bitproof::float_model::{HardwareRewrites, RewriteEvent};
 use bitproof::{
     CalibratedRanges, Graph, InputQuantizerMode, ParamValues, QuantizationParams, QuantizeOptions,
-    Quantized, Samples, check_save_path, load_float, quantize, quantize_with_ranges, save,
-    sha256_file, sha256_files,
+    Quantized, Samples, check_save_path, load_float, quantize, quantize_with_ranges,
+    save_quantized, sha256_file, sha256_files,
 };
 use serde_json::{Map, Value, json};
 
@@ -37,7 +37,7 @@ pub(super) fn run(args: &QuantizeArgs) -> Result<()> {
     let provenance = &mut quantized.model.provenance;
     provenance.model_digest = Some(model_digest);
     provenance.config_digest = args.network.q_config.as_deref().map(digest).transpose()?;
-    save(&quantized.model, &save_path)?;
+    save_quantized(&quantized, &save_path)?;
     report(args, &quantized, &save_path, start.elapsed().as_secs_f64());
     Ok(())
 }

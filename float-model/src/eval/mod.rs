@@ -20,7 +20,7 @@ use kernels::Kernels;
 use ndarray::{ArrayD, IxDyn};
 
 use crate::shape::infer_shape;
-use crate::{Graph, GraphError, Layer, NodeId, Shape};
+use crate::{Activation, Graph, GraphError, Layer, NodeId, Shape};
 
 use temporal::Memory;
 use tensor::Tensor;
@@ -266,6 +266,7 @@ fn compute(
         Layer::LeakyReLU { alpha } => pointwise::map(x, |x| activation::leaky(*alpha, x)),
         Layer::PReLU { alpha } => pointwise::prelu(name, alpha, x)?,
         Layer::Activation(activation) => activation::activate(*activation, x.to_vec(), x.last()),
+        Layer::Softmax => activation::activate(Activation::Softmax, x.to_vec(), x.last()),
         Layer::Rescaling(layer) => pointwise::rescale(name, layer, x)?,
         Layer::MaxPool2D(pool) => pool::max(*pool, x, extents),
         Layer::AveragePool2D(pool) => pool::average(*pool, x, extents),

@@ -90,6 +90,7 @@ fn eval(layer: &Layer, inputs: &[&Tensor]) -> Tensor {
             x
         }
         Layer::Activation(activation) => activate(*activation, x()),
+        Layer::Softmax => activate(Activation::Softmax, x()),
         Layer::MaxPool2D(pool) => pool2d(*pool, first, |window| {
             window.iter().copied().fold(f64::NEG_INFINITY, f64::max)
         }),

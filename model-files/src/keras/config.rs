@@ -5,27 +5,50 @@ use std::collections::BTreeMap;
 use float_model::{Dtype, Shape};
 use serde_json::{Map, Value};
 
-use super::{operations, quantized};
+use super::calls::{self, Tensor};
+use super::weights::Weights;
+use super::{keras_3, operations, quantized};
 
 /// Most elements of one input; more is no sample, and products of extents could overflow.
 const LARGEST_INPUT: usize = 1 << 32;
 
 /// One layer as the file writes it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Item {
     /// Class without the prefix of custom classes.
     pub(super) class: String,
     pub(super) name: String,
     pub(super) config: Map<String, Value>,
+    /// Names of the layers that it takes; none until the model is flattened.
     pub(super) inputs: Vec<String>,
+    pub(super) weights: Weights,
 }
 
-/// A model as the file writes it.
+/// A model in one level: what its layers take, and where its outputs are.
 #[derive(Clone, Debug)]
 pub(super) struct ModelConfig {
     pub(super) name: String,
     pub(super) items: Vec<Item>,
     pub(super) outputs: Vec<String>,
+}
+
+/// A model as the file writes it.
+#[derive(Clone, Debug)]
+pub(super) struct Tree {
+    pub(super) name: String,
+    pub(super) parts: Vec<Part>,
+    /// Names of its input layers.
+    pub(super) inputs: Vec<String>,
+    pub(super) outputs: Vec<Tensor>,
+}
+
+/// A layer of a model, which may be a model itself.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    pub(super) item: Item,
+    /// What its only call takes.
+    pub(super) calls: Vec<Tensor>,
+    pub(super) inner: Option<Box<Tree>>,
 }
 
 /// Why a model's JSON is refused.
@@ -35,97 +58,127 @@ pub(super) enum Refused {
     Unsupported(String),
 }
 
-impl ModelConfig {
-    /// Returns the model of the text of `model_config`.
+impl Tree {
+    /// Returns the model of a JSON text: `model_config`, `config.json`, or what `to_json` gives.
     pub(super) fn parse(text: &str) -> Result<Self, Refused> {
         let value: Value = serde_json::from_str(text)
             .map_err(|e| Refused::Invalid(format!("model_config: {e}")))?;
-        let class = value
-            .get("class_name")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
-        let config = value
-            .get("config")
-            .ok_or_else(|| Refused::Invalid("model_config has no config".to_owned()))?;
-        match class {
-            "Functional" | "Model" => functional(config),
-            "Sequential" => sequential(config),
-            other => Err(Refused::Unsupported(format!("a model of class `{other}`"))),
-        }
+        model(&value)
     }
 }
 
-fn functional(config: &Value) -> Result<ModelConfig, Refused> {
-    let mut items = Vec::new();
+fn model(value: &Value) -> Result<Tree, Refused> {
+    let class =
+        class(value).ok_or_else(|| Refused::Invalid("a model without a class".to_owned()))?;
+    let config = value
+        .get("config")
+        .ok_or_else(|| Refused::Invalid("model_config has no config".to_owned()))?;
+    match class.as_str() {
+        "Functional" | "Model" => functional(config),
+        "Sequential" => sequential(value, config),
+        other => Err(Refused::Unsupported(format!("a model of class `{other}`"))),
+    }
+}
+
+fn functional(config: &Value) -> Result<Tree, Refused> {
+    let mut parts = Vec::new();
     let mut renamed = BTreeMap::new();
     for layer in layers(config)? {
-        let mut item = item(layer)?;
+        let mut part = part(layer)?;
         let nodes = layer.get("inbound_nodes");
-        if item.class == "TFOpLambda" {
-            let before = item.name.clone();
-            item = operations::layer(item, nodes)?;
-            if item.name != before {
-                renamed.insert(before, item.name.clone());
+        if part.inner.is_none() && keras_3::is_bare_operation(&part.item, nodes) {
+            part.item.class = format!("{}{}", keras_3::OPERATION, part.item.class);
+        }
+        if part.item.class == "TFOpLambda" {
+            let before = part.item.name.clone();
+            (part.item, part.calls) = operations::layer(part.item, nodes)?;
+            if part.item.name != before {
+                renamed.insert(before, part.item.name.clone());
             }
-        } else if quantized::is_known(&item.class) {
+        } else if part.item.class.starts_with(keras_3::OPERATION) {
+            (part.item, part.calls) = keras_3::operation(part.item, nodes)?;
+        } else if part.inner.is_some() || quantized::is_known(&part.item.class) {
             // Calls of classes that are not known have their own forms; they are refused later.
-            item.inputs = inbound(&item.name, nodes)?;
+            part.calls = calls::inbound(&part.item.name, nodes)?;
         }
-        items.push(item);
+        parts.push(part);
     }
-    let new_name = |name: &mut String| {
-        if let Some(new) = renamed.get(name.as_str()) {
-            name.clone_from(new);
-        }
+    let ends = |key: &str| {
+        let ends = calls::tensors(config.get(key)).filter(|ends| !ends.is_empty());
+        ends.ok_or_else(|| Refused::Invalid(key.to_owned()))
     };
-    let inputs = items.iter_mut().flat_map(|item| item.inputs.iter_mut());
-    inputs.for_each(new_name);
-    let mut outputs = tensors(config.get("output_layers"))
-        .filter(|outputs| !outputs.is_empty())
-        .ok_or_else(|| Refused::Invalid("output_layers".to_owned()))?;
-    outputs.iter_mut().for_each(new_name);
-    Ok(ModelConfig {
+    let mut outputs = ends("output_layers")?;
+    let called = parts.iter_mut().flat_map(|part| part.calls.iter_mut());
+    for tensor in called.chain(outputs.iter_mut()) {
+        if let Some(new) = renamed.get(&tensor.layer) {
+            tensor.layer.clone_from(new);
+        }
+    }
+    let inputs = match config.get("input_layers") {
+        None => Vec::new(),
+        Some(_) => ends("input_layers")?,
+    };
+    Ok(Tree {
         name: model_name(config),
-        items,
+        parts,
+        inputs: inputs.into_iter().map(|tensor| tensor.layer).collect(),
         outputs,
     })
 }
 
-fn sequential(config: &Value) -> Result<ModelConfig, Refused> {
-    let mut items: Vec<Item> = Vec::new();
+fn sequential(value: &Value, config: &Value) -> Result<Tree, Refused> {
+    let mut parts: Vec<Part> = Vec::new();
     for layer in layers(config)? {
-        let mut item = item(layer)?;
-        if items.is_empty() && item.class != "InputLayer" {
-            if batch_input_shape(&item.config).is_none() {
-                return Err(Refused::Unsupported(
-                    "a Sequential model without an input shape".to_owned(),
-                ));
-            }
-            let name = format!("{}_input", item.name);
-            let config = item.config.clone();
-            let class = "InputLayer".to_owned();
-            items.push(Item {
-                class,
-                name,
-                config,
-                inputs: Vec::new(),
-            });
+        let mut part = part(layer)?;
+        if parts.is_empty() && part.item.class != "InputLayer" {
+            parts.push(implied_input(value, config, &part));
         }
-        item.inputs = items
+        part.calls = parts
             .last()
-            .map(|item| vec![item.name.clone()])
+            .map(|part| vec![Tensor::first(&part.item.name)])
             .unwrap_or_default();
-        items.push(item);
+        parts.push(part);
     }
-    let last = items
-        .last()
-        .ok_or_else(|| Refused::Invalid("a model without layers".to_owned()))?;
-    let outputs = vec![last.name.clone()];
-    Ok(ModelConfig {
+    let (Some(first), Some(last)) = (parts.first(), parts.last()) else {
+        return Err(Refused::Invalid("a model without layers".to_owned()));
+    };
+    Ok(Tree {
         name: model_name(config),
-        items,
-        outputs,
+        inputs: vec![first.item.name.clone()],
+        outputs: vec![Tensor::first(&last.item.name)],
+        parts,
     })
+}
+
+/// Returns the input that a Sequential model does not write; it may have no shape.
+fn implied_input(value: &Value, config: &Value, first: &Part) -> Part {
+    let mut item = Item {
+        class: "InputLayer".to_owned(),
+        name: format!("{}_input", first.item.name),
+        config: first.item.config.clone(),
+        ..Item::default()
+    };
+    let built = config.get("build_input_shape").or_else(|| {
+        let build = value.get("build_config");
+        build.and_then(|build| build.get("input_shape"))
+    });
+    let inner = first.inner.as_ref().and_then(|inner| {
+        let input = inner.inputs.first()?;
+        inner.parts.iter().find(|part| part.item.name == *input)
+    });
+    if !has_shape(&item.config) {
+        if let Some(inner) = inner {
+            item.config = inner.item.config.clone();
+        } else if let Some(built) = built {
+            item.config
+                .insert("batch_input_shape".to_owned(), built.clone());
+        }
+    }
+    Part {
+        item,
+        calls: Vec::new(),
+        inner: None,
+    }
 }
 
 fn layers(config: &Value) -> Result<&Vec<Value>, Refused> {
@@ -143,10 +196,9 @@ fn model_name(config: &Value) -> String {
         .to_owned()
 }
 
-fn item(layer: &Value) -> Result<Item, Refused> {
-    let class = layer.get("class_name").and_then(Value::as_str);
+fn part(layer: &Value) -> Result<Part, Refused> {
     let config = layer.get("config").and_then(Value::as_object);
-    let (Some(class), Some(config)) = (class, config) else {
+    let (Some(class), Some(config)) = (class(layer), config) else {
         return Err(Refused::Invalid(
             "a layer without class_name or config".to_owned(),
         ));
@@ -156,81 +208,63 @@ fn item(layer: &Value) -> Result<Item, Refused> {
         .or_else(|| config.get("name"))
         .and_then(Value::as_str);
     let name = name.ok_or_else(|| Refused::Invalid("a layer without a name".to_owned()))?;
-    Ok(Item {
-        class: plain_class(class).to_owned(),
+    let inner = match class.as_str() {
+        "Functional" | "Model" | "Sequential" => Some(Box::new(model(layer)?)),
+        _ => None,
+    };
+    let mut item = Item {
+        class,
         name: name.to_owned(),
-        config: config.clone(),
-        inputs: Vec::new(),
+        config: if inner.is_some() {
+            Map::new()
+        } else {
+            config.clone()
+        },
+        ..Item::default()
+    };
+    keras_3::translate(&mut item)?;
+    Ok(Part {
+        item,
+        calls: Vec::new(),
+        inner,
     })
 }
 
-/// Returns the class without QuantizeML's prefix.
+/// Returns the class of a layer without QuantizeML's prefix.
 ///
 /// A class of another package, or a custom class that merely has a known name, keeps its prefix:
 /// what it computes is not known.
-fn plain_class(class: &str) -> &str {
-    match class.strip_prefix("Custom>") {
-        Some(own) if quantized::is_own_class(own) => own,
-        Some(_) | None => class,
+fn class(layer: &Value) -> Option<String> {
+    let class = layer.get("class_name")?.as_str()?;
+    // In `.keras` files the prefix stands in the registered name alone.
+    let registered = layer.get("registered_name").and_then(Value::as_str);
+    let full = registered
+        .filter(|name| name.contains('>'))
+        .unwrap_or(class);
+    let module = layer
+        .get("module")
+        .and_then(Value::as_str)
+        .unwrap_or("keras");
+    if keras_3::is_operation(module) {
+        return Some(format!("{}{class}", keras_3::OPERATION));
     }
+    Some(match full.strip_prefix("Custom>") {
+        Some(own) if quantized::is_own_class(own) => own.to_owned(),
+        Some(_) => full.to_owned(),
+        None if !is_of_keras(module) => format!("{module}>{class}"),
+        None => full.to_owned(),
+    })
 }
 
-/// Returns the producers of a layer's only call.
-fn inbound(name: &str, nodes: Option<&Value>) -> Result<Vec<String>, Refused> {
-    let nodes = nodes
-        .and_then(Value::as_array)
-        .map(Vec::as_slice)
-        .unwrap_or_default();
-    match nodes {
-        [] => Ok(Vec::new()),
-        [Value::Object(_)] => Err(Refused::Unsupported(
-            "a model saved by Keras 3; save it with tf_keras or Keras 2".to_owned(),
-        )),
-        [node] => call(name, node),
-        // Some versions leave out the list of calls when there is one tensor.
-        [Value::String(_), ..] => {
-            let nodes = Value::Array(nodes.to_vec());
-            call(name, &Value::Array(vec![nodes]))
-        }
-        _ => Err(Refused::Unsupported(format!(
-            "layer `{name}`, which is shared"
-        ))),
-    }
+/// Returns whether a module is one of Keras' own.
+fn is_of_keras(module: &str) -> bool {
+    let package = module.split('.').next().unwrap_or(module);
+    matches!(package, "keras" | "tf_keras" | "builtins")
 }
 
-/// Returns the producers of a call: `[[name, node, tensor, arguments], ...]`.
-fn call(name: &str, node: &Value) -> Result<Vec<String>, Refused> {
-    let invalid = || Refused::Invalid(format!("inbound_nodes of layer `{name}`"));
-    for tensor in node.as_array().ok_or_else(invalid)? {
-        let tensor = tensor.as_array().map(Vec::as_slice);
-        let Some([_, node, index, arguments @ ..]) = tensor else {
-            return Err(invalid());
-        };
-        if node.as_u64() != Some(0) || index.as_u64() != Some(0) {
-            return Err(Refused::Unsupported(format!(
-                "layer `{name}` takes a second call or a second output of a layer"
-            )));
-        }
-        let arguments = arguments.iter().filter_map(Value::as_object).flatten();
-        let idle = |value: &Value| matches!(value, Value::Null | Value::Bool(false));
-        if let Some((key, value)) = arguments.into_iter().find(|(_, value)| !idle(value)) {
-            return Err(Refused::Unsupported(format!(
-                "layer `{name}` is called with `{key}` = {value}"
-            )));
-        }
-    }
-    tensors(Some(node)).ok_or_else(invalid)
-}
-
-/// Returns the layer names of `[[name, node, tensor, ...], ...]`, or of one flat triple.
-fn tensors(value: Option<&Value>) -> Option<Vec<String>> {
-    let list = value?.as_array()?;
-    if let Some(name) = list.first().and_then(Value::as_str) {
-        return Some(vec![name.to_owned()]);
-    }
-    list.iter()
-        .map(|t| Some(t.as_array()?.first()?.as_str()?.to_owned()))
-        .collect()
+/// Returns whether an input says its shape, whatever it is.
+pub(super) fn has_shape(config: &Map<String, Value>) -> bool {
+    config.contains_key("batch_input_shape") || config.contains_key("batch_shape")
 }
 
 /// Returns the extents of `batch_input_shape`, without the batch.
@@ -259,7 +293,7 @@ pub(super) fn batch_input_shape(config: &Map<String, Value>) -> Option<Shape> {
 ///
 /// The error is the name of a type that is no input of a network here.
 pub(super) fn dtype(config: &Map<String, Value>) -> Result<Dtype, String> {
-    Ok(match config.get("dtype").and_then(Value::as_str) {
+    Ok(match dtype_name(config) {
         Some("uint8") => Dtype::UInt8,
         Some("int8") => Dtype::Int8,
         Some("uint16") => Dtype::UInt16,
@@ -269,4 +303,12 @@ pub(super) fn dtype(config: &Map<String, Value>) -> Result<Dtype, String> {
         Some(name) if !name.contains("float") => return Err(name.to_owned()),
         Some(_) | None => Dtype::Float32,
     })
+}
+
+/// Returns the name of a type, or of the policy that stands for it.
+pub(super) fn dtype_name(config: &Map<String, Value>) -> Option<&str> {
+    let dtype = config.get("dtype")?;
+    dtype
+        .as_str()
+        .or_else(|| dtype.get("config")?.get("name")?.as_str())
 }

@@ -92,6 +92,10 @@ pub(super) fn build(class: &str, config: &Config, weights: &mut Weights) -> Resu
     }
     Ok(match class {
         "InputLayer" => {
+            if !config::has_shape(config) {
+                let message = "a model without an input shape".to_owned();
+                return Err(LayerRefused::Unsupported(message));
+            }
             let shape = config::batch_input_shape(config).ok_or_else(|| invalid("input shape"))?;
             Layer::Input(Input {
                 shape,
@@ -146,7 +150,7 @@ pub(super) fn build(class: &str, config: &Config, weights: &mut Weights) -> Resu
             alpha: weights.any("alpha")?,
         },
         "Activation" => Layer::Activation(activation(config)?),
-        "Softmax" => Layer::Activation(softmax(config)?),
+        "Softmax" => softmax(config)?,
         "MaxPooling2D" | "MaxPool2D" => Layer::MaxPool2D(pool(config)?),
         "AveragePooling2D" | "AvgPool2D" => Layer::AveragePool2D(pool(config)?),
         "GlobalAveragePooling2D" | "GlobalAvgPool2D" => {
@@ -364,10 +368,10 @@ fn up_sampling(config: &Config) -> Result<Layer> {
     }
 }
 
-fn softmax(config: &Config) -> Result<Activation> {
+fn softmax(config: &Config) -> Result<Layer> {
     match config.get("axis") {
-        None => Ok(Activation::Softmax),
-        Some(axis) if axis.as_i64() == Some(-1) => Ok(Activation::Softmax),
+        None => Ok(Layer::Softmax),
+        Some(axis) if axis.as_i64() == Some(-1) => Ok(Layer::Softmax),
         Some(axis) => Err(LayerRefused::Unsupported(format!(
             "a softmax over axis {axis}"
         ))),

@@ -5,21 +5,23 @@
 
 use serde_json::{Map, Value, json};
 
+use super::calls::Tensor;
 use super::config::{Item, Refused};
 
 /// One call of an operation.
 struct Call<'a> {
     function: &'a str,
-    /// Layers that it takes, in call order.
-    inputs: Vec<String>,
+    /// Tensors that it takes, in call order.
+    inputs: Vec<Tensor>,
     arguments: Map<String, Value>,
 }
 
-/// Returns the Keras layer of an operation; the item's name may change to the operation's own.
+/// Returns the Keras layer of an operation and what it takes; the item's name may change to the
+/// operation's own.
 ///
 /// One that is not supported keeps its name and gets a class that nobody knows, so that it is
 /// listed with all others.
-pub(super) fn layer(item: Item, nodes: Option<&Value>) -> Result<Item, Refused> {
+pub(super) fn layer(item: Item, nodes: Option<&Value>) -> Result<(Item, Vec<Tensor>), Refused> {
     let function = item.config.get("function").and_then(Value::as_str);
     let function = function.unwrap_or_default();
     let function = function
@@ -43,12 +45,13 @@ pub(super) fn layer(item: Item, nodes: Option<&Value>) -> Result<Item, Refused> 
             Map::new(),
         ),
     };
-    Ok(Item {
+    let item = Item {
         class,
         name,
         config,
-        inputs: call.inputs,
-    })
+        ..item
+    };
+    Ok((item, call.inputs))
 }
 
 /// What an operation asks for that no layer does, such as ` of an array`.
@@ -80,7 +83,7 @@ impl<'a> Call<'a> {
             arguments: Map::new(),
         };
         for tensor in tensors {
-            call.inputs.push(producer(tensor).ok_or_else(invalid)?);
+            call.inputs.push(Tensor::parse(tensor).ok_or_else(invalid)?);
             if let Some(arguments) = tensor.get(3).and_then(Value::as_object) {
                 let arguments = arguments.iter().map(|(k, v)| (k.clone(), v.clone()));
                 call.arguments.extend(arguments);
@@ -88,8 +91,7 @@ impl<'a> Call<'a> {
         }
         // A second operand that is a tensor stands among the arguments.
         if let Some(second) = call.arguments.get("y").and_then(Value::as_array) {
-            let second = producer(second).ok_or_else(invalid)?;
-            call.inputs.push(second);
+            call.inputs.push(Tensor::parse(second).ok_or_else(invalid)?);
         }
         Ok(call)
     }
@@ -188,13 +190,4 @@ impl<'a> Call<'a> {
             None | Some(Some(-1) | None)
         )
     }
-}
-
-/// Returns the layer of `[layer, 0, 0, ...]`.
-fn producer(tensor: &[Value]) -> Option<String> {
-    let [layer, node, index, ..] = tensor else {
-        return None;
-    };
-    let first = node.as_u64() == Some(0) && index.as_u64() == Some(0);
-    first.then(|| layer.as_str().map(str::to_owned)).flatten()
 }

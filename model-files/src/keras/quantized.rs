@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::config::Item;
 use super::layers::{self, LayerRefused};
+use super::source::Source;
 use super::values::flag;
 use super::weights::Weights;
 use crate::FileError;
@@ -55,60 +56,41 @@ const DEFAULT_MAX_VALUE: f64 = 6.0;
 ///
 /// The file cannot be read, or holds layers that are not supported (all are named).
 pub fn read_quantized_h5(path: &Path) -> Result<CalibratedGraph, FileError> {
-    let (file, model) = super::open(path)?;
-    let unknown: Vec<String> = model
-        .items
-        .iter()
-        .filter(|item| !is_known(&item.class))
-        .map(|item| format!("`{}` ({})", item.name, item.class))
-        .collect();
-    if !unknown.is_empty() {
-        return Err(FileError::unsupported(
-            path,
-            format!("layers {}", unknown.join(", ")),
-        ));
-    }
-    super::refuse_foreign_weights(path, &file, &model)?;
+    let model = Source::open_h5(path)?.read(is_known)?;
     let mut nodes = Vec::with_capacity(model.items.len());
-    for item in &model.items {
-        let weights = Weights::read(&file, path, &item.name)?;
-        let op = op(item, weights).map_err(|e| super::in_layer(path, &item.name, e))?;
-        if is_list(item) {
-            nodes.extend(
-                item.inputs
-                    .iter()
-                    .enumerate()
-                    .map(|(i, input)| CalibratedNode {
-                        name: format!("{}:{i}", item.name),
-                        inputs: vec![input.clone()],
-                        op: op.clone(),
-                    }),
-            );
+    for mut item in model.items {
+        let weights = std::mem::take(&mut item.weights);
+        let op = op(&item, weights).map_err(|e| super::in_layer(path, &item.name, e))?;
+        if is_list(&item.class, item.inputs.len()) {
+            let parts = item.inputs.into_iter().enumerate();
+            nodes.extend(parts.map(|(i, input)| CalibratedNode {
+                name: element(&item.name, i),
+                inputs: vec![input],
+                op: op.clone(),
+            }));
             continue;
         }
         nodes.push(CalibratedNode {
-            name: item.name.clone(),
-            inputs: item.inputs.clone(),
+            name: item.name,
+            inputs: item.inputs,
             op,
         });
-    }
-    let mut outputs = model.outputs;
-    for item in model.items.iter().filter(|item| is_list(item)) {
-        let places = outputs.iter_mut().filter(|name| **name == item.name);
-        for (i, name) in places.enumerate() {
-            *name = format!("{}:{i}", item.name);
-        }
     }
     Ok(CalibratedGraph {
         name: model.name,
         nodes,
-        outputs,
+        outputs: model.outputs,
     })
 }
 
-/// Returns whether an item is the Dequantizer of several outputs, which takes and gives a list.
-fn is_list(item: &Item) -> bool {
-    item.class == "Dequantizer" && item.inputs.len() > 1
+/// Returns whether a layer is the Dequantizer of several outputs, which takes and gives a list.
+pub(super) fn is_list(class: &str, n_inputs: usize) -> bool {
+    class == "Dequantizer" && n_inputs > 1
+}
+
+/// Returns the name of an element of a list that a layer gives.
+pub(super) fn element(layer: &str, index: usize) -> String {
+    format!("{layer}:{index}")
 }
 
 /// Returns whether a class is one that only quantization makes.

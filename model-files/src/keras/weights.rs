@@ -24,27 +24,27 @@ pub(super) const NAMES: [&str; 9] = [
 ];
 
 /// The weights of one layer.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Weights {
     arrays: BTreeMap<String, ArrayD<f32>>,
 }
 
 impl Weights {
-    /// Reads the weights of `layer`; a layer without a group has none.
-    pub(super) fn read(file: &Hdf5, path: &Path, layer: &str) -> Result<Self, FileError> {
-        let group = format!("model_weights/{layer}");
-        if !file.has_group(&group) {
+    /// Reads the weights of `layer`, which `group` lists; a layer without a group has none.
+    pub(super) fn read(
+        file: &Hdf5,
+        path: &Path,
+        group: &str,
+        layer: &str,
+    ) -> Result<Self, FileError> {
+        if !file.has_group(group) {
             return Ok(Self::default());
         }
         let mut arrays = BTreeMap::new();
-        for name in file.strings(&group, "weight_names")?.unwrap_or_default() {
+        for name in file.strings(group, "weight_names")?.unwrap_or_default() {
             let array = file.floats(&format!("{group}/{name}"))?;
-            let key = name.rsplit('/').next().unwrap_or(&name);
-            let key = key.split(':').next().unwrap_or(key).to_owned();
-            if array.iter().any(|w| !w.is_finite()) {
-                let message = format!("layer `{layer}`: weight `{name}` is not finite");
-                return Err(FileError::invalid(path, message));
-            }
+            finite(path, layer, &name, &array)?;
+            let key = last_component(&name).to_owned();
             if arrays.insert(key, array).is_some() {
                 let message = format!("layer `{layer}`: two weights are named like `{name}`");
                 return Err(FileError::invalid(path, message));
@@ -142,4 +142,24 @@ impl From<bool> for Wanted {
     fn from(wanted: bool) -> Self {
         if wanted { Self::Yes } else { Self::No }
     }
+}
+
+/// Returns the name of a weight without its path and its number: `kernel` of `c/kernel:0`.
+pub(super) fn last_component(name: &str) -> &str {
+    let last = name.rsplit('/').next().unwrap_or(name);
+    last.split(':').next().unwrap_or(last)
+}
+
+/// Refuses a weight that is not finite.
+pub(super) fn finite(
+    path: &Path,
+    layer: &str,
+    name: &str,
+    array: &ArrayD<f32>,
+) -> Result<(), FileError> {
+    if array.iter().all(|w| w.is_finite()) {
+        return Ok(());
+    }
+    let message = format!("layer `{layer}`: weight `{name}` is not finite");
+    Err(FileError::invalid(path, message))
 }

@@ -1,52 +1,101 @@
-//! Float networks written as Keras 2 `.h5` files.
+//! Networks written as Keras 2 `.h5` files.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use float_model::{Activation, Conv2DTranspose, Graph, Layer, Padding, StatefulProjection};
+use float_model::{Activation, Graph, Layer};
 use hdf5_pure::{AttrValue, FileBuilder, GroupBuilder};
-use ndarray::{Array, ArrayD, Dimension};
-use quantizer_core::PerAxis;
+use ndarray::ArrayD;
 use serde_json::{Map, Value, json};
 
+use super::calls::Tensor;
+use super::describe::describe;
 use crate::{FileError, atomic};
 
 /// Version of Keras whose files these are like.
 const KERAS_VERSION: &str = "2.15.0";
 
-/// Weights by name, in Keras' order.
-type Weights = Vec<(&'static str, ArrayD<f32>)>;
+/// A model as a file says it; layers stand in Keras' order.
+pub(super) struct Model {
+    pub(super) name: String,
+    pub(super) layers: Vec<SavedLayer>,
+    pub(super) outputs: Vec<Tensor>,
+}
+
+/// A layer as a file says it.
+pub(super) struct SavedLayer {
+    pub(super) class: String,
+    pub(super) name: String,
+    pub(super) config: Map<String, Value>,
+    /// Weights by name, in Keras' order.
+    pub(super) weights: Vec<(String, ArrayD<f32>)>,
+    pub(super) inputs: Vec<Tensor>,
+}
 
 /// Writes a float network as a Keras 2 `.h5` file, whole or not at all.
 ///
 /// # Errors
 ///
-/// The file cannot be written.
+/// The file cannot be written, or a layer has no words in Keras 2.
 pub fn write_keras_h5(graph: &Graph, path: &Path) -> Result<(), FileError> {
-    let names: Vec<String> = graph.nodes().iter().map(|node| node.name.clone()).collect();
-    let mut items = Vec::with_capacity(names.len());
-    let mut tree = Tree::default();
+    let tensor = |id: float_model::NodeId| Tensor::first(&graph.node(id).name);
+    let mut layers = Vec::with_capacity(graph.nodes().len());
     for node in graph.nodes() {
-        let (mut config, weights) = describe(&node.layer);
-        config.insert("name".to_owned(), node.name.clone().into());
-        let inputs: Vec<Value> = node
-            .inputs
-            .iter()
-            .map(|id| json!([names[id.index()], 0, 0, {}]))
-            .collect();
-        let inbound = if inputs.is_empty() {
-            json!([])
-        } else {
-            json!([inputs])
-        };
-        items.push(json!({
-            "class_name": class_name(&node.layer),
-            "config": config,
-            "name": node.name,
-            "inbound_nodes": inbound,
-        }));
-        tree.add_layer(&node.name, weights);
+        let inputs = node.inputs.iter().map(|id| tensor(*id)).collect();
+        layers.push(float_layer(path, &node.name, &node.layer, inputs)?);
     }
+    let model = Model {
+        name: graph.name().to_owned(),
+        layers,
+        outputs: graph.outputs().iter().map(|id| tensor(*id)).collect(),
+    };
+    write(&model, path)
+}
+
+/// Returns a layer in float.
+pub(super) fn float_layer(
+    path: &Path,
+    name: &str,
+    layer: &Layer,
+    inputs: Vec<Tensor>,
+) -> Result<SavedLayer, FileError> {
+    refuse_unsayable(path, name, layer)?;
+    let (config, weights) = describe(layer);
+    let weights = weights.into_iter();
+    Ok(SavedLayer {
+        class: class_name(layer),
+        name: name.to_owned(),
+        config,
+        weights: weights
+            .map(|(name, array)| (name.to_owned(), array))
+            .collect(),
+        inputs,
+    })
+}
+
+/// Refuses what Keras has no words for.
+pub(super) fn refuse_unsayable(path: &Path, name: &str, layer: &Layer) -> Result<(), FileError> {
+    let function = if let Layer::Activation(function) = layer {
+        Some(*function)
+    } else {
+        layer.activation()
+    };
+    if function == Some(Activation::Gelu { approximate: true }) {
+        let message = format!("layer `{name}`: the approximated gelu, for which Keras has no name");
+        return Err(FileError::unsupported(path, message));
+    }
+    Ok(())
+}
+
+/// Writes a model, whole or not at all.
+pub(super) fn write(model: &Model, path: &Path) -> Result<(), FileError> {
+    let names: Vec<String> = model
+        .layers
+        .iter()
+        .map(|layer| layer.name.clone())
+        .collect();
+    let mut tree = Tree::default();
+    model.layers.iter().for_each(|layer| tree.add_layer(layer));
     let mut builder = FileBuilder::new();
     let mut root = builder.create_group("model_weights");
     root.set_attr("layer_names", strings(&names));
@@ -54,26 +103,53 @@ pub fn write_keras_h5(graph: &Graph, path: &Path) -> Result<(), FileError> {
     root.set_attr("keras_version", text(KERAS_VERSION));
     tree.write(&mut root);
     builder.add_group(root.finish());
-    let ends = |ids: Vec<usize>| -> Vec<Value> {
-        ids.into_iter().map(|i| json!([names[i], 0, 0])).collect()
-    };
-    let model = json!({
-        "class_name": "Functional",
-        "config": {
-            "name": graph.name(),
-            "trainable": true,
-            "layers": items,
-            "input_layers": ends(graph.inputs().map(float_model::NodeId::index).collect()),
-            "output_layers": ends(graph.outputs().iter().map(|id| id.index()).collect()),
-        }
-    });
-    builder.set_attr("model_config", text(&ascii(&model)));
+    builder.set_attr("model_config", text(&ascii(&model_config(model))));
     builder.set_attr("keras_version", text(KERAS_VERSION));
     builder.set_attr("backend", text("tensorflow"));
     let bytes = builder
         .finish()
         .map_err(|e| FileError::invalid(path, e.to_string()))?;
     atomic::write(path, &bytes)
+}
+
+fn model_config(model: &Model) -> Value {
+    let layer = |layer: &SavedLayer| {
+        let mut config = layer.config.clone();
+        config.insert("name".to_owned(), layer.name.clone().into());
+        let inputs = layer
+            .inputs
+            .iter()
+            .map(|t| json!([t.layer, t.call, t.output, {}]));
+        let inputs: Vec<Value> = inputs.collect();
+        let inbound = if inputs.is_empty() {
+            json!([])
+        } else {
+            json!([inputs])
+        };
+        json!({ "class_name": layer.class, "config": config, "name": layer.name,
+            "inbound_nodes": inbound })
+    };
+    let layers: Vec<Value> = model.layers.iter().map(layer).collect();
+    let inputs = model
+        .layers
+        .iter()
+        .filter(|layer| layer.class == "InputLayer");
+    let inputs: Vec<Value> = inputs.map(|layer| json!([layer.name, 0, 0])).collect();
+    let outputs = model
+        .outputs
+        .iter()
+        .map(|t| json!([t.layer, t.call, t.output]));
+    let outputs: Vec<Value> = outputs.collect();
+    json!({
+        "class_name": "Functional",
+        "config": {
+            "name": model.name,
+            "trainable": true,
+            "layers": layers,
+            "input_layers": inputs,
+            "output_layers": outputs,
+        }
+    })
 }
 
 /// Returns JSON text without characters beyond ASCII.
@@ -101,19 +177,16 @@ struct Tree {
 
 impl Tree {
     /// Adds the group of a layer; a weight's name repeats the layer's name as a path.
-    fn add_layer(&mut self, layer: &str, weights: Weights) {
-        let names = weights
-            .iter()
-            .map(|(name, _)| format!("{layer}/{name}:0"))
-            .collect();
-        let group = self.at(layer);
-        group.weight_names = Some(names);
-        let inner = weights
-            .into_iter()
-            .map(|(name, array)| (format!("{name}:0"), array));
-        let mut inner: Vec<_> = inner.collect();
-        if !inner.is_empty() {
-            group.at(layer).datasets.append(&mut inner);
+    fn add_layer(&mut self, layer: &SavedLayer) {
+        let path = |name: &str| format!("{}/{name}:0", layer.name);
+        let group = self.at(&layer.name);
+        let names = layer.weights.iter().map(|(name, _)| path(name));
+        group.weight_names = Some(names.collect());
+        for (name, array) in &layer.weights {
+            let path = path(name);
+            let (folder, name) = path.rsplit_once('/').unwrap_or_default();
+            let datasets = &mut group.at(folder).datasets;
+            datasets.push((name.to_owned(), array.clone()));
         }
     }
 
@@ -179,198 +252,4 @@ fn class_name(layer: &Layer) -> String {
     };
     let prefix = if custom { "Custom>" } else { "" };
     format!("{prefix}{}", layer.class_name())
-}
-
-/// Returns the configuration of a layer without its name, and its weights in Keras' order.
-#[expect(clippy::wildcard_enum_match_arm, reason = "the others have no weights")]
-#[expect(clippy::too_many_lines, reason = "one short arm a class")]
-pub(crate) fn describe(layer: &Layer) -> (Map<String, Value>, Weights) {
-    let mut weights = Weights::new();
-    let config = match layer {
-        Layer::Input(input) => {
-            let shape: Vec<Option<usize>> = std::iter::once(None)
-                .chain(input.shape.iter().copied())
-                .collect();
-            json!({ "batch_input_shape": shape, "dtype": input.dtype.name(),
-                "sparse": false, "ragged": false })
-        }
-        Layer::Conv2D(conv) => {
-            let (kh, kw, _, filters) = conv.kernel.dim();
-            push(&mut weights, "kernel", Some(&conv.kernel));
-            push(&mut weights, "bias", conv.bias.as_ref());
-            let mut config = json!({ "filters": filters, "kernel_size": [kh, kw],
-                "strides": conv.strides, "padding": padding(conv.padding),
-                "data_format": "channels_last", "dilation_rate": conv.dilation,
-                "groups": conv.groups, "use_bias": conv.bias.is_some() });
-            if let Some(values) = &conv.padding_value {
-                config["padding_value"] = json!(values);
-            }
-            config
-        }
-        Layer::DepthwiseConv2D(conv) | Layer::DepthwiseConv2DTranspose(conv) => {
-            let (kh, kw, _, multiplier) = conv.kernel.dim();
-            push(&mut weights, "depthwise_kernel", Some(&conv.kernel));
-            push(&mut weights, "bias", conv.bias.as_ref());
-            json!({ "kernel_size": [kh, kw], "strides": conv.strides,
-                "padding": padding(conv.padding), "data_format": "channels_last",
-                "dilation_rate": conv.dilation, "depth_multiplier": multiplier,
-                "use_bias": conv.bias.is_some() })
-        }
-        Layer::SeparableConv2D(conv) => {
-            let (kh, kw, _, multiplier) = conv.depthwise_kernel.dim();
-            push(
-                &mut weights,
-                "depthwise_kernel",
-                Some(&conv.depthwise_kernel),
-            );
-            push(
-                &mut weights,
-                "pointwise_kernel",
-                Some(&conv.pointwise_kernel),
-            );
-            push(&mut weights, "bias", conv.bias.as_ref());
-            json!({ "filters": conv.pointwise_kernel.dim().3, "kernel_size": [kh, kw],
-                "strides": conv.strides, "padding": padding(conv.padding),
-                "data_format": "channels_last", "dilation_rate": conv.dilation,
-                "depth_multiplier": multiplier, "use_bias": conv.bias.is_some() })
-        }
-        Layer::Conv2DTranspose(conv) => transpose_config(conv, &mut weights),
-        Layer::StatefulProjection(StatefulProjection { dense, subsample }) => {
-            push(&mut weights, "kernel", Some(&dense.kernel));
-            push(&mut weights, "bias", dense.bias.as_ref());
-            json!({ "units": dense.kernel.ncols(), "use_bias": dense.bias.is_some(),
-                "subsample": subsample })
-        }
-        Layer::BufferTempConv(conv) => {
-            push(&mut weights, "kernel", Some(&conv.kernel));
-            push(&mut weights, "bias", conv.bias.as_ref());
-            json!({ "filters": conv.kernel.dim().3, "kernel_size": conv.n_frames,
-                "use_bias": conv.bias.is_some() })
-        }
-        Layer::DepthwiseBufferTempConv(conv) => {
-            push(&mut weights, "kernel", Some(&conv.kernel));
-            push(&mut weights, "bias", conv.bias.as_ref());
-            json!({ "kernel_size": conv.kernel.nrows(), "use_bias": conv.bias.is_some() })
-        }
-        Layer::StatefulRecurrent(recurrent) => {
-            push(&mut weights, "A_real", Some(&recurrent.a_real));
-            push(&mut weights, "A_imag", Some(&recurrent.a_imag));
-            json!({})
-        }
-        Layer::Dense(dense) => {
-            push(&mut weights, "kernel", Some(&dense.kernel));
-            push(&mut weights, "bias", dense.bias.as_ref());
-            json!({ "units": dense.kernel.ncols(), "use_bias": dense.bias.is_some() })
-        }
-        Layer::BatchNormalization(norm) => {
-            push(&mut weights, "gamma", norm.gamma.as_ref());
-            push(&mut weights, "beta", norm.beta.as_ref());
-            push(&mut weights, "moving_mean", Some(&norm.mean));
-            push(&mut weights, "moving_variance", Some(&norm.variance));
-            json!({ "axis": [norm.axis], "epsilon": norm.epsilon,
-                "center": norm.beta.is_some(), "scale": norm.gamma.is_some() })
-        }
-        other => {
-            if let Layer::PReLU { alpha } = other {
-                push(&mut weights, "alpha", Some(alpha));
-            }
-            plain_config(other)
-        }
-    };
-    let mut config = config.as_object().cloned().unwrap_or_default();
-    if let Some(fused) = layer.activation() {
-        config.extend(activation(fused));
-    }
-    (config, weights)
-}
-
-fn transpose_config(conv: &Conv2DTranspose, weights: &mut Weights) -> Value {
-    let (kh, kw, filters, _) = conv.kernel.dim();
-    push(weights, "kernel", Some(&conv.kernel));
-    push(weights, "bias", conv.bias.as_ref());
-    json!({ "filters": filters, "kernel_size": [kh, kw], "strides": conv.strides,
-        "padding": padding(conv.padding), "data_format": "channels_last",
-        "dilation_rate": conv.dilation, "output_padding": conv.output_padding,
-        "use_bias": conv.bias.is_some() })
-}
-
-/// Returns the configuration of a layer without weights.
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "the others have no parameters"
-)]
-fn plain_config(layer: &Layer) -> Value {
-    match layer {
-        Layer::ReLU(relu) => json!({ "max_value": relu.max_value,
-            "negative_slope": relu.negative_slope, "threshold": relu.threshold }),
-        Layer::LeakyReLU { alpha } => json!({ "alpha": alpha }),
-        Layer::Activation(function) => Value::Object(activation(*function)),
-        Layer::MaxPool2D(pool) | Layer::AveragePool2D(pool) => json!({
-            "pool_size": pool.pool_size, "strides": pool.strides,
-            "padding": padding(pool.padding), "data_format": "channels_last" }),
-        Layer::GlobalAveragePooling2D(gap) => {
-            json!({ "keepdims": gap.keepdims, "data_format": "channels_last" })
-        }
-        Layer::Add(add) if add.average => json!({ "average": true }),
-        Layer::Concatenate { axis } => json!({ "axis": axis }),
-        Layer::Rescaling(rescaling) => {
-            json!({ "scale": numbers(&rescaling.scale), "offset": numbers(&rescaling.offset) })
-        }
-        Layer::ZeroPadding2D(pads) => json!({
-            "padding": [[pads.top, pads.bottom], [pads.left, pads.right]],
-            "data_format": "channels_last" }),
-        Layer::UpSampling2D { size } => json!({ "size": size, "interpolation": "nearest",
-            "data_format": "channels_last" }),
-        Layer::Reshape { target_shape } => json!({ "target_shape": target_shape }),
-        Layer::Permute { dims } => json!({ "dims": dims }),
-        Layer::ExtractToken { token, axis } => json!({ "token": token, "axis": axis }),
-        Layer::Dropout { rate } => json!({ "rate": rate }),
-        _ => json!({}),
-    }
-}
-
-fn activation(function: Activation) -> Map<String, Value> {
-    let name = match function {
-        Activation::Linear => "linear",
-        Activation::Relu => "relu",
-        Activation::Relu6 => "relu6",
-        Activation::Gelu { .. } => "gelu",
-        Activation::Swish => "swish",
-        Activation::HardSilu => "hard_silu",
-        Activation::LeakyRelu { .. } => "leaky_relu",
-        Activation::Sigmoid => "sigmoid",
-        Activation::HardSigmoid => "hard_sigmoid",
-        Activation::Tanh => "tanh",
-        Activation::Softmax => "softmax",
-        Activation::Softplus => "softplus",
-        Activation::Softsign => "softsign",
-        Activation::Elu => "elu",
-        Activation::Selu => "selu",
-        Activation::Exponential => "exponential",
-        _ => "linear",
-    };
-    let mut config = Map::new();
-    config.insert("activation".to_owned(), name.into());
-    if let Activation::LeakyRelu { alpha } = function {
-        config.insert("alpha".to_owned(), alpha.into());
-    }
-    config
-}
-
-fn push<D: Dimension>(weights: &mut Weights, name: &'static str, array: Option<&Array<f32, D>>) {
-    weights.extend(array.map(|array| (name, array.clone().into_dyn())));
-}
-
-const fn padding(padding: Padding) -> &'static str {
-    match padding {
-        Padding::Same => "same",
-        Padding::Valid => "valid",
-    }
-}
-
-fn numbers(values: &PerAxis<f64>) -> Value {
-    match values {
-        PerAxis::Tensor(value) => json!(value),
-        PerAxis::Axis(values) => json!(values),
-    }
 }

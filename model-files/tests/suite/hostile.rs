@@ -4,11 +4,12 @@ use std::path::Path;
 
 use akida_sim::{Executor, lower};
 use model_files::{
-    ArrayReader, ModelKind, detect, read_bpq, read_integers, read_keras_h5, read_quantized_h5,
-    write_bpq,
+    ArrayReader, ModelKind, detect, read_bpq, read_integers, read_keras_archive, read_keras_h5,
+    read_quantized_h5, write_bpq,
 };
 use ndarray::ArrayD;
 
+use crate::keras_files::made;
 use crate::support::{Scratch, Stream, case};
 
 /// Changed files a test; enough to reach every structure of a small file.
@@ -40,6 +41,7 @@ fn break_in_many_ways(bytes: &[u8], n_changes: usize, check: &mut dyn FnMut(&[u8
 fn read_as_model(path: &Path) {
     match detect(path) {
         Ok(ModelKind::KerasFloatH5) => drop(read_keras_h5(path)),
+        Ok(ModelKind::KerasArchive) => drop(read_keras_archive(path)),
         Ok(ModelKind::KerasQuantizedH5) => {
             if let Ok(graph) = read_quantized_h5(path) {
                 drop(lower(graph));
@@ -57,6 +59,36 @@ fn broken_float_models_are_refused_or_read() {
     break_in_many_ways(&bytes, N_CHANGES, &mut |broken| {
         read_as_model(&scratch.write("m.h5", broken));
     });
+}
+
+#[test]
+fn broken_archives_are_refused_or_read() {
+    let scratch = Scratch::new();
+    for name in ["k2_nested.keras", "k3_nested.keras"] {
+        let bytes = std::fs::read(made(name)).unwrap();
+        break_in_many_ways(&bytes, N_CHANGES, &mut |broken| {
+            read_as_model(&scratch.write("m.keras", broken));
+        });
+    }
+}
+
+/// Each byte of the JSON and of the weights reaches the readers: no checksum stands before them.
+#[test]
+fn broken_json_and_weights_are_refused_or_read() {
+    let scratch = Scratch::new();
+    for name in ["k2_nested_only", "k3_nested_only"] {
+        let json = std::fs::read(made(&format!("{name}.json"))).unwrap();
+        let weights = std::fs::read(made(&format!("{name}.weights.h5"))).unwrap();
+        let path = scratch.write("m.weights.h5", &weights);
+        break_in_many_ways(&json, N_CHANGES, &mut |broken| {
+            scratch.write("m.json", broken);
+            read_as_model(&path);
+        });
+        scratch.write("m.json", &json);
+        break_in_many_ways(&weights, N_CHANGES, &mut |broken| {
+            read_as_model(&scratch.write("m.weights.h5", broken));
+        });
+    }
 }
 
 #[test]

@@ -366,6 +366,8 @@ fn sizes_of_kernels_are_those_of_the_configuration() {
 #[test]
 fn all_unknown_classes_are_in_one_error() {
     let once = json!([[["in", 0, 0, {}]]]);
+    let gru = layer("GRU", "inner", json!({}), once.clone());
+    let inner = functional(&[input(&json!([null, 3])), gru], "inner");
     let layers = [
         input(&json!([null, 3])),
         layer("LSTM", "a", json!({}), once.clone()),
@@ -382,7 +384,8 @@ fn all_unknown_classes_are_in_one_error() {
             json!({}),
             json!(["in", 0, 0, {}]),
         ),
-        layer("Functional", "inner", json!({ "layers": [] }), once.clone()),
+        layer("Mine", "subclass", json!({ "layers": [] }), once.clone()),
+        layer("Functional", "model", inner["config"].clone(), once.clone()),
         layer("Custom>Dense", "mine", json!({}), once.clone()),
         layer("Pack>Flatten", "theirs", json!({}), once),
     ];
@@ -392,7 +395,7 @@ fn all_unknown_classes_are_in_one_error() {
         &[],
         Kind::Unsupported,
         "`a` (LSTM), `erf` (tf.math.erf), `slice` (SlicingOpLambda), \
-         `inner` (Functional), `mine` (Custom>Dense), `theirs` (Pack>Flatten)",
+         `subclass` (Mine), `inner` (GRU), `mine` (Custom>Dense), `theirs` (Pack>Flatten)",
     );
 }
 
@@ -423,8 +426,34 @@ fn calls_that_mean_something_else_are_refused() {
         Kind::Unsupported,
         "called with `training` = true",
     );
-    let keras_3 = json!([{ "args": [], "kwargs": {} }]);
-    refused(&call(keras_3), &[], Kind::Unsupported, "Keras 3");
+    let tensor = json!({ "class_name": "__keras_tensor__",
+        "config": { "keras_history": ["in", 0, 0] } });
+    let keras_3 = |args: &Value, kwargs: &Value| {
+        let node = json!([{ "args": args, "kwargs": kwargs }]);
+        let flat = layer("Flatten", "flat", json!({ "trainable": true }), node);
+        functional(&[input(&json!([null, 3])), flat], "flat")
+    };
+    for (args, kwargs, reason) in [
+        (
+            json!([tensor, 0.5]),
+            json!({}),
+            "called with the constant 0.5",
+        ),
+        (
+            json!([tensor]),
+            json!({ "mask": tensor }),
+            "called with `mask`",
+        ),
+    ] {
+        refused(&keras_3(&args, &kwargs), &[], Kind::Unsupported, reason);
+    }
+    let operation = json!([{ "args": [tensor], "kwargs": {} }]);
+    refused(
+        &call(operation),
+        &[],
+        Kind::Unsupported,
+        "(keras.ops.Flatten)",
+    );
     refused(&call(json!([[["in"]]])), &[], Kind::Invalid, "layer `flat`");
     refused(
         &call(json!([[["out", 0, 0, {}]]])),
@@ -508,7 +537,7 @@ fn numbers_may_stand_in_objects() {
 fn what_is_no_model_is_told_by_its_content() {
     let scratch = Scratch::new();
     for (name, bytes, reason) in [
-        ("m.keras", &b"PK\x03\x04...."[..], "not yet read"),
+        ("m.keras", &b"PK\x03\x04...."[..], "no .keras file"),
         ("m.onnx", b"\x08\x08\x12\x07", "ONNX"),
         ("m.h5", b"text", "no model format"),
         ("m.h5", b"", "no model format"),

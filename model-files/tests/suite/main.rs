@@ -11,4 +11,5 @@ mod bpq;
 mod hostile;
 mod images;
 mod keras;
+mod keras_files;
 mod support;

@@ -158,7 +158,7 @@ fn wrong_use_is_refused_with_code_2() {
 fn a_place_that_cannot_be_written_is_refused_before_any_work() {
     let model = case("03-tiny-conv-8bit-per-axis").join("model.h5");
     for (place, part) in [
-        ("out.h5", ".bpq.safetensors"),
+        ("out.onnx", ".bpq.safetensors"),
         ("no_folder/x.bpq.safetensors", "folder"),
     ] {
         let run = bitproof()

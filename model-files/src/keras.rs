@@ -1,5 +1,6 @@
 //! Keras files: float networks of Keras 2 and 3, and those that QuantizeML quantized.
 
+mod activation;
 mod calls;
 mod config;
 mod describe;

@@ -5,8 +5,10 @@ use float_model::{
     DepthwiseConv2D, GlobalAveragePooling2D, Layer, Padding, Pool2D, ReLU, Rescaling,
     SeparableConv2D, StatefulProjection,
 };
-use ndarray::{Array, Array1, ArrayD, Axis, Dimension};
-use quantizer_core::layers::{Border, ConcatAxis, ConvOp, DepthwiseOp, IntegerOp, look_up};
+use ndarray::{Array, Array1, Array2, Array4, ArrayD, Axis, Dimension};
+use quantizer_core::layers::{
+    Border, ConcatAxis, ConvOp, DepthwiseOp, IntegerOp, TransposedOp, look_up,
+};
 use quantizer_core::quantizers::AlignedWeightQuantizer;
 use quantizer_core::{BitWidth, PerAxis, QFormat, Sign, ValueBits};
 
@@ -38,20 +40,7 @@ pub(super) fn float_layer(place: &Place<'_>) -> Option<Layer> {
             depthwise,
             pointwise,
         } => Layer::SeparableConv2D(place.separable(depthwise, &pointwise.clone().into_dyn())?),
-        IntegerOp::Conv2DTranspose(op) => {
-            let kernel = typed(place.kernel(&op.kernel)?)?;
-            let mut kernel: ndarray::Array4<f32> = kernel;
-            kernel.swap_axes(2, 3);
-            Layer::Conv2DTranspose(Conv2DTranspose {
-                kernel: kernel.as_standard_layout().into_owned(),
-                bias: place.bias()?,
-                strides: op.strides,
-                padding: op.padding,
-                output_padding: op.output_padding,
-                dilation: [1; 2],
-                activation: Activation::Linear,
-            })
-        }
+        IntegerOp::Conv2DTranspose(op) => Layer::Conv2DTranspose(place.transpose(op)?),
         IntegerOp::Dense { kernel } => Layer::Dense(place.dense(kernel)?),
         IntegerOp::StatefulProjection { kernel, subsample } => {
             Layer::StatefulProjection(StatefulProjection {
@@ -60,12 +49,7 @@ pub(super) fn float_layer(place: &Place<'_>) -> Option<Layer> {
             })
         }
         IntegerOp::BufferTempConv { kernel, n_frames } => {
-            let kernel = place.kernel(kernel)?;
-            Layer::BufferTempConv(BufferTempConv {
-                kernel: typed(kernel.insert_axis(Axis(0)).insert_axis(Axis(0)))?,
-                bias: place.bias()?,
-                n_frames: *n_frames,
-            })
+            Layer::BufferTempConv(place.frames(kernel, *n_frames)?)
         }
         IntegerOp::DepthwiseBufferTempConv { kernel } => {
             Layer::DepthwiseBufferTempConv(DepthwiseBufferTempConv {
@@ -153,6 +137,30 @@ impl Place<'_> {
         })
     }
 
+    fn transpose(&self, op: &TransposedOp) -> Option<Conv2DTranspose> {
+        let mut kernel: Array4<f32> = typed(self.kernel(&op.kernel)?)?;
+        // Keras stores the last two axes swapped.
+        kernel.swap_axes(2, 3);
+        Some(Conv2DTranspose {
+            kernel: kernel.as_standard_layout().into_owned(),
+            bias: self.bias()?,
+            strides: op.strides,
+            padding: op.padding,
+            output_padding: op.output_padding,
+            dilation: [1; 2],
+            activation: Activation::Linear,
+        })
+    }
+
+    fn frames(&self, kernel: &Array2<i32>, n_frames: usize) -> Option<BufferTempConv> {
+        let kernel = self.kernel(kernel)?;
+        Some(BufferTempConv {
+            kernel: typed(kernel.insert_axis(Axis(0)).insert_axis(Axis(0)))?,
+            bias: self.bias()?,
+            n_frames,
+        })
+    }
+
     /// Tries depthwise scales until there are pointwise ones whose products are those wanted.
     fn separable(&self, op: &DepthwiseOp, pointwise: &ArrayD<i32>) -> Option<SeparableConv2D> {
         let bits = |config: Option<config_schema::WeightQuantizerConfig>| {
@@ -190,7 +198,7 @@ impl Place<'_> {
         None
     }
 
-    fn dense(&self, kernel: &ndarray::Array2<i32>) -> Option<Dense> {
+    fn dense(&self, kernel: &Array2<i32>) -> Option<Dense> {
         Some(Dense {
             kernel: typed(self.kernel(kernel)?)?,
             bias: self.bias()?,
@@ -218,7 +226,10 @@ impl Place<'_> {
     }
 
     fn bias(&self) -> Option<Option<Array1<f32>>> {
-        bias(self.integer).map(|bias| bias.map(Array1::from_vec))
+        let config = self.config.bias_quantizer;
+        let bits = BitWidth::new(config.bitwidth).ok()?;
+        let bits = bits.value_bits(sign(config.signed)).ok()?;
+        bias(self.integer, bits).map(|bias| bias.map(Array1::from_vec))
     }
 
     fn relu(&self, max: Option<&PerAxis<i64>>) -> Option<ReLU> {
@@ -226,13 +237,8 @@ impl Place<'_> {
             None => None,
             Some(max) => {
                 let config = self.config.max_value_quantizer;
-                let sign = if config.signed {
-                    Sign::Signed
-                } else {
-                    Sign::Unsigned
-                };
                 let bits = BitWidth::new(config.bitwidth).ok()?;
-                let quantizer = AlignedWeightQuantizer::new(bits, sign).ok()?;
+                let quantizer = AlignedWeightQuantizer::new(bits, sign(config.signed)).ok()?;
                 Some(aligned_scalar(max, quantizer, &self.integer.inner)?)
             }
         };
@@ -308,6 +314,10 @@ fn slopes(table: &[i32], input: &QFormat, inner: &QFormat) -> Vec<f32> {
 
 fn typed<D: Dimension>(array: ArrayD<f32>) -> Option<Array<f32, D>> {
     array.into_dimensionality().ok()
+}
+
+const fn sign(signed: bool) -> Sign {
+    if signed { Sign::Signed } else { Sign::Unsigned }
 }
 
 fn same(a: f32, b: f32) -> bool {

@@ -3,10 +3,13 @@
 use ndarray::{ArrayD, Axis};
 use quantizer_core::layers::IntegerLayer;
 use quantizer_core::quantizers::{AlignedWeightQuantizer, AlignedWeights};
-use quantizer_core::{BitWidth, PerAxis, QFormat, Sign};
+use quantizer_core::{BitWidth, PerAxis, QFormat, Sign, ValueBits};
 
 /// Neighbours of a float that are tried, on each side.
 const N_NEIGHBOURS: usize = 4;
+
+/// What lifts a float above a power of two, by less than any rounding to at most 18 bits sees.
+const NUDGE: f32 = 1.0 + 1.0 / 1_048_576.0;
 
 /// The smallest scale of a weight (NUMERICS.md: N8).
 const MIN_SCALE: f32 = 1e-6;
@@ -77,8 +80,8 @@ pub(super) fn kernel(
     Some(floats)
 }
 
-/// Returns the float bias of a layer, if it has one.
-pub(super) fn bias(layer: &IntegerLayer) -> Option<Option<Vec<f32>>> {
+/// Returns the float bias of a layer, if it has one; its integers have `value_bits` bits.
+pub(super) fn bias(layer: &IntegerLayer, value_bits: ValueBits) -> Option<Option<Vec<f32>>> {
     let Some(AlignedWeights { values, shift }) = &layer.bias else {
         return Some(None);
     };
@@ -87,7 +90,11 @@ pub(super) fn bias(layer: &IntegerLayer) -> Option<Option<Vec<f32>>> {
     let entry = |channel: usize| {
         let shift = i32::try_from(shift.at(channel)).ok()?;
         let point = layer.inner.frac_bits.at(channel) - shift;
-        Some(float_of(values.at(channel), point, scales.at(channel)))
+        let value = values.at(channel);
+        // A range of a power of two would take one more fractional bit.
+        let above = value.unsigned_abs().is_power_of_two() && value != value_bits.int_min();
+        let nudge = if above { NUDGE } else { 1.0 };
+        Some(nudge * float_of(value, point, scales.at(channel)))
     };
     (0..n).map(entry).collect::<Option<Vec<f32>>>().map(Some)
 }
@@ -117,22 +124,15 @@ pub(super) fn aligned_floats(
 ) -> Option<Vec<f32>> {
     let scales = tensor.scales_or_one();
     let float = |channel| {
-        float_of(
-            aligned.at(channel),
-            tensor.frac_bits.at(channel),
-            scales.at(channel),
-        )
+        let (value, point) = (aligned.at(channel), tensor.frac_bits.at(channel));
+        let plain = float_of(value, point, scales.at(channel));
+        let fits = |w: &f32| {
+            let again = quantizer.quantize(&PerAxis::Tensor(*w), tensor);
+            again.is_ok_and(|again| again.aligned(tensor.value_bits).at(channel) == value)
+        };
+        [plain, plain * NUDGE].into_iter().find(fits)
     };
-    let floats: Vec<f32> = (0..aligned.n_values()).map(float).collect();
-    let values = match floats.as_slice() {
-        [value] => PerAxis::Tensor(*value),
-        values => PerAxis::Axis(values.to_vec()),
-    };
-    let again = quantizer
-        .quantize(&values, tensor)
-        .ok()?
-        .aligned(tensor.value_bits);
-    (again.as_slice() == aligned.as_slice()).then_some(floats)
+    (0..aligned.n_values()).map(float).collect()
 }
 
 /// Returns one float that a quantizer aligns to all of `aligned`.
@@ -170,6 +170,7 @@ pub(super) fn aligned_scalar(
     let all = std::iter::once(6.0)
         .chain(round)
         .chain(floats.iter().copied())
+        .chain(floats.iter().map(|x| x * NUDGE))
         .chain(mean);
     all.into_iter().find(fits)
 }

@@ -161,9 +161,9 @@ fn activation(function: Activation) -> Map<String, Value> {
         Activation::Linear => "linear",
         Activation::Relu => "relu",
         Activation::Relu6 => "relu6",
-        Activation::Gelu { approximate: false } => "gelu",
-        // No name of Keras: files of Keras refuse it.
-        Activation::Gelu { approximate: true } => "gelu_approximate",
+        // The approximation has no name in Keras: its files refuse it.
+        Activation::Gelu { approximate } if approximate => "gelu_approximate",
+        Activation::Gelu { .. } => "gelu",
         Activation::Swish => "swish",
         Activation::HardSilu => "hard_silu",
         Activation::LeakyRelu { .. } => "leaky_relu",

@@ -134,10 +134,17 @@ fn member(
 ) -> Result<Vec<u8>, FileError> {
     let invalid = |message: String| FileError::invalid(path, format!("{name}: {message}"));
     let entry = archive.by_name(name).map_err(|e| invalid(e.to_string()))?;
-    let most = match entry.compression() {
-        CompressionMethod::Stored => file_size,
-        CompressionMethod::Deflated => file_size.saturating_mul(MOST_INFLATED),
-        other => return Err(FileError::unsupported(path, format!("compression {other}"))),
+    let method = entry.compression();
+    if method != CompressionMethod::Stored && method != CompressionMethod::Deflated {
+        return Err(FileError::unsupported(
+            path,
+            format!("compression {method}"),
+        ));
+    }
+    let most = if method == CompressionMethod::Stored {
+        file_size
+    } else {
+        file_size.saturating_mul(MOST_INFLATED)
     };
     let size = entry.size();
     if size > most {

@@ -253,7 +253,19 @@ fn a_sequential_model_may_imply_its_input() {
         .map(|node| node.name.as_str())
         .collect();
     assert_eq!(names, ["fc_input", "fc"], "layers");
+    // What the model was built for stands in its configuration, or beside it.
     let flatten = json!({ "class_name": "Flatten", "config": { "name": "flat" } });
+    let shape = json!([null, 2, 3]);
+    for built in [
+        json!({ "class_name": "Sequential", "build_config": { "input_shape": shape },
+            "config": { "name": "s", "layers": [flatten] } }),
+        json!({ "class_name": "Sequential",
+            "config": { "name": "s", "layers": [flatten], "build_input_shape": shape } }),
+    ] {
+        let graph = read_keras_h5(&model(&scratch, &built, &[])).unwrap();
+        assert_eq!(graph.nodes()[0].shape, [Some(2), Some(3)], "the input");
+        assert_eq!(graph.nodes()[1].shape, [Some(6)], "the output");
+    }
     let open =
         json!({ "class_name": "Sequential", "config": { "name": "s", "layers": [flatten] } });
     let error = read_keras_h5(&model(&scratch, &open, &[])).unwrap_err();

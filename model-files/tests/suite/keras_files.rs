@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use float_model::Graph;
-use model_files::{ArrayReader, ModelKind, detect, read_keras_archive, read_keras_h5};
+use float_model::{Activation, Draft, DraftNode, Dtype, Graph, Input, Layer};
+use model_files::{
+    ArrayReader, ModelKind, detect, read_keras_archive, read_keras_h5, write_keras_h5,
+};
 use ndarray::ArrayD;
 
 use crate::support::Scratch;
@@ -16,10 +18,10 @@ pub(crate) fn made(name: &str) -> PathBuf {
 }
 
 fn read(path: &Path) -> Graph {
-    match detect(path).unwrap() {
-        ModelKind::KerasArchive => read_keras_archive(path).unwrap(),
-        ModelKind::KerasFloatH5 => read_keras_h5(path).unwrap(),
-        ModelKind::KerasQuantizedH5 | ModelKind::Bpq => panic!("{}: float", path.display()),
+    if detect(path).unwrap() == ModelKind::KerasArchive {
+        read_keras_archive(path).unwrap()
+    } else {
+        read_keras_h5(path).unwrap()
     }
 }
 
@@ -162,4 +164,34 @@ fn layers_that_are_called_twice_are_refused() {
             "{error}"
         );
     }
+}
+
+/// A name that Keras does not have is refused, not dropped.
+#[test]
+fn what_keras_has_no_name_for_is_not_written() {
+    let scratch = Scratch::new();
+    let input = Layer::Input(Input {
+        shape: vec![Some(3)],
+        dtype: Dtype::Float32,
+    });
+    let gelu = Layer::Activation(Activation::Gelu { approximate: true });
+    let node = |name: &str, layer, inputs: &[&str]| DraftNode {
+        name: name.to_owned(),
+        layer,
+        inputs: inputs.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    let graph = Graph::new(Draft {
+        name: "m".to_owned(),
+        nodes: vec![node("in", input, &[]), node("tanh_gelu", gelu, &["in"])],
+        outputs: vec!["tanh_gelu".to_owned()],
+    });
+    let path = scratch.path("m.h5");
+    let error = write_keras_h5(&graph.unwrap(), &path)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("layer `tanh_gelu`: the approximated gelu"),
+        "{error}"
+    );
+    assert!(!path.exists(), "no file is left");
 }

@@ -53,16 +53,11 @@ pub(crate) fn prepare(
         strictness: options.strictness,
     };
     let resolved = resolve(&topology, &request)?;
+    let unused_settings = unused_input_settings(&graph, options);
     let (graph, input) = prepare_input(graph, &topology, facts, options)?;
     let sites = sites(&resolved, input.as_ref(), options.observer);
     let mut warnings = warnings(&resolved, &sites, facts);
-    if input.is_none() && !facts.holds_integers {
-        warnings.push(
-            "the samples are stored as floats, but the model takes integers: fractions in them \
-             calibrate ranges that no input reaches"
-                .to_owned(),
-        );
-    }
+    warnings.extend(unused_settings);
     Ok(Prepared {
         graph,
         topology,
@@ -133,6 +128,31 @@ pub(crate) fn sole_input(graph: &Graph) -> Result<(String, usize), Error> {
             Err(GraphError::unsupported(name, message).into())
         }
     }
+}
+
+/// Returns what was asked of the input that a network of integers has no use for.
+fn unused_input_settings(graph: &Graph, options: &QuantizeOptions) -> Vec<String> {
+    let input = graph.inputs().next().map(|id| &graph.node(id).layer);
+    let Some(Layer::Input(input)) = input else {
+        return Vec::new();
+    };
+    if !input.dtype.is_integer() {
+        return Vec::new();
+    }
+    let own = input.dtype.name();
+    let mut warnings = Vec::new();
+    if options.input_quantizer == InputQuantizerMode::Always {
+        warnings.push(format!(
+            "the model's input is {own} already: no InputQuantizer is inserted"
+        ));
+    }
+    let asked = raw_dtype(options.params.values().input_dtype).name();
+    if asked != own {
+        warnings.push(format!(
+            "the model's input is {own}: an input type of {asked} has no effect"
+        ));
+    }
+    warnings
 }
 
 /// Returns the graph prepared for its input, and the InputQuantizer to calibrate, if any.

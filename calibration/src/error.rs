@@ -34,6 +34,15 @@ pub enum CalibrationError {
         /// Index of the sample.
         sample: usize,
     },
+    /// A sample that is no integer of the input's type.
+    SampleNotInteger {
+        /// Index of the sample.
+        sample: usize,
+        /// The value, as text.
+        value: String,
+        /// Name of the type, such as `uint8`.
+        dtype: &'static str,
+    },
     /// A NaN or infinite output of a layer.
     RangeNotFinite {
         /// The layer.
@@ -80,6 +89,14 @@ impl fmt::Display for CalibrationError {
                     "samples of shape {samples:?} for an input of shape [{input}]"
                 )
             }
+            Self::SampleNotInteger {
+                sample,
+                value,
+                dtype,
+            } => write!(
+                f,
+                "sample {sample} holds {value}, which is no {dtype}: the model takes integers"
+            ),
             Self::SampleNotFinite { sample } => {
                 write!(f, "sample {sample} holds a NaN or an infinity")
             }

@@ -111,6 +111,7 @@ pub fn calibrate(
                 break;
             }
             check_finite(&batch, first)?;
+            check_integers(graph, &batch, first)?;
             for part in parts(batch, n_parts) {
                 observers.batch(graph, &part)?;
             }
@@ -251,6 +252,32 @@ fn check_shape(graph: &Graph, source: &dyn SampleSource) -> Result<usize, Calibr
         samples: got.to_vec(),
         input: want.clone(),
     })
+}
+
+/// Checks that samples are integers of the input's type, where it has an integer type.
+fn check_integers(
+    graph: &Graph,
+    batch: &ArrayD<f32>,
+    first: usize,
+) -> Result<(), CalibrationError> {
+    let input = graph.inputs().next().map(|id| &graph.node(id).layer);
+    let Some(Layer::Input(input)) = input else {
+        return Ok(());
+    };
+    let Some((lo, hi)) = input.dtype.limits() else {
+        return Ok(());
+    };
+    let fits = |v: f32| (lo..=hi).contains(&v) && (v - v.trunc()).abs().to_bits() == 0;
+    for (i, item) in batch.outer_iter().enumerate() {
+        if let Some(value) = item.iter().find(|v| !fits(**v)) {
+            return Err(CalibrationError::SampleNotInteger {
+                sample: first + i,
+                value: value.to_string(),
+                dtype: input.dtype.name(),
+            });
+        }
+    }
+    Ok(())
 }
 
 fn check_finite(batch: &ArrayD<f32>, first: usize) -> Result<(), CalibrationError> {

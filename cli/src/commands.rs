@@ -32,7 +32,7 @@ pub(crate) fn run(command: Command) -> Result<Answer> {
         Command::Convert(args) => convert::run(&args),
         Command::Schema => {
             let schema = bitproof::config_schema::json_schema();
-            println!("{}", bitproof::config_schema::to_indented(&schema));
+            crate::outln!("{}", bitproof::config_schema::to_indented(&schema));
             Ok(())
         }
         Command::Demo(args) => demo::run(&args),

@@ -1,9 +1,12 @@
 //! The `bitproof` command.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the binary talks to its user"
-)]
+#![expect(clippy::print_stderr, reason = "the binary talks to its user")]
+
+/// Prints a line on stdout; a reader that went away ends the program quietly.
+macro_rules! outln {
+    () => { $crate::print_line(format_args!("")) };
+    ($($arg:tt)*) => { $crate::print_line(format_args!($($arg)*)) };
+}
+pub(crate) use outln;
 
 mod args;
 mod commands;
@@ -33,6 +36,24 @@ const ANSWER_IS_NO: u8 = 1;
 const BAD_INPUT: u8 = 2;
 /// A fault of the tool.
 const OUR_FAULT: u8 = 3;
+
+/// What a shell reports for a program that a closed pipe ended.
+const PIPE_CLOSED: i32 = 141;
+
+/// Writes a line to stdout, or ends the program if nobody can read it.
+///
+/// Files are complete before anything is printed, so nothing is lost.
+fn print_line(line: std::fmt::Arguments<'_>) {
+    use std::io::Write;
+    let Err(error) = writeln!(std::io::stdout(), "{line}") else {
+        return;
+    };
+    if error.kind() == std::io::ErrorKind::BrokenPipe {
+        std::process::exit(PIPE_CLOSED);
+    }
+    eprintln!("error: cannot write to stdout: {error}");
+    std::process::exit(i32::from(BAD_INPUT));
+}
 
 fn main() -> ExitCode {
     let cli = Cli::parse_from(args::normalized(std::env::args_os()));

@@ -145,12 +145,12 @@ fn every_form_of_the_same_integers_gives_the_same_model() {
 #[test]
 fn preprocessed_samples_are_floats() {
     let forms = Forms::new(20);
-    let scaled = forms.images.mapv(|v| v * 0.25 - 3.0);
+    let scaled = forms.images.mapv(|v| 255.0 - v);
     let path = forms.path("scaled.npy");
     write_npy_f32(path.as_ref(), &scaled).unwrap();
     let (code, err, want) = forms.quantized(&[&path]);
     assert_eq!(code, 0, "{err}");
-    let (code, err, got) = forms.quantized(&[&forms.path("flat"), "--preprocess", "0.25,-3"]);
+    let (code, err, got) = forms.quantized(&[&forms.path("flat"), "--preprocess", "-1,255"]);
     assert_eq!(code, 0, "{err}");
     assert!(got == want, "the same floats give the same model");
     let (code, err, _) = forms.quantized(&[&forms.path("flat"), "--preprocess", "torch"]);
@@ -242,7 +242,7 @@ fn runs_leave_out_bad_images() {
 #[test]
 fn samples_with_a_nan_stop_or_are_left_out() {
     let forms = Forms::new(30);
-    let mut images = forms.images.mapv(|v| v / 255.0);
+    let mut images = forms.images.clone();
     let good = images.select(Axis(0), &(0..30).filter(|i| i % 9 != 4).collect::<Vec<_>>());
     for i in (0..30).filter(|i| i % 9 == 4) {
         images[[i, 2, 3, 0]] = f32::NAN;
@@ -358,9 +358,21 @@ fn colours_are_resized_reversed_and_preprocessed_for_the_model() {
     for preprocess in ["tf", "caffe", "torch", "1,0"] {
         assert!(has_quantizer(&["--preprocess", preprocess]), "{preprocess}");
     }
+    let model_path = model.display().to_string();
+    let args = [
+        "quantize",
+        &model_path,
+        "-s",
+        &out,
+        "--samples",
+        &images,
+        "--preprocess",
+        "tf",
+    ];
+    let (code, _, err) = bitproof(&[&args[..], &["--input-quantizer", "never"]].concat());
     assert!(
-        !has_quantizer(&["--preprocess", "tf", "--input-quantizer", "never"]),
-        "never"
+        code == 2 && err.contains("no uint8"),
+        "integers are promised: {err}"
     );
     let fits: [&[&str]; 4] = [
         &["--fit", "crop"],

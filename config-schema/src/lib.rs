@@ -10,6 +10,7 @@ mod json;
 mod layer_config;
 mod merge;
 mod params;
+mod parse;
 mod report;
 mod resolve;
 mod schema;
@@ -20,6 +21,7 @@ pub use layer_config::{
     AlignedQuantizerConfig, Axis, LayerConfig, OutputQuantizerConfig, WeightQuantizerConfig,
 };
 pub use params::{InputDtype, ParamValues, ParamsError, QuantizationParams};
+pub use parse::parse_q_config;
 pub use report::{ConfigIssue, ConfigReport};
 pub use resolve::{
     InputQuantizerConfig, Request, Resolved, ResolvedLayer, Source, Status, Strictness,

@@ -136,6 +136,20 @@ impl Dtype {
         !matches!(self, Self::Float32)
     }
 
+    /// Returns the least and the largest integer, as floats (those of `int32` are rounded);
+    /// `None` for floats.
+    #[must_use]
+    pub const fn limits(self) -> Option<(f32, f32)> {
+        match self {
+            Self::Float32 => None,
+            Self::UInt8 => Some((0.0, 255.0)),
+            Self::Int8 => Some((-128.0, 127.0)),
+            Self::UInt16 => Some((0.0, 65_535.0)),
+            Self::Int16 => Some((-32_768.0, 32_767.0)),
+            Self::Int32 => Some((-65_536.0 * 32_768.0, 65_536.0 * 32_768.0)),
+        }
+    }
+
     /// Returns the NumPy name, such as `uint8`.
     #[must_use]
     pub const fn name(self) -> &'static str {

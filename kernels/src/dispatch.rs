@@ -61,9 +61,9 @@ pub(crate) fn dispatch<J: Job>(kernels: Kernels, job: J) {
         Isa::Portable => job.run::<_, 4, 8>(Portable),
         // SAFETY: a `Kernels` exists only for a set that was detected on this CPU: here AVX-512 F, BW, DQ, VL with
         // AVX2 and FMA.
-        Isa::Avx512 if job.n_columns() >= AVX512_COLUMNS => unsafe { avx512(job) },
-        // SAFETY: as above; both sets include AVX2 and FMA.
-        Isa::Avx2 | Isa::Avx512 => unsafe { avx2(job) },
+        Isa::Avx512 | Isa::Vnni if job.n_columns() >= AVX512_COLUMNS => unsafe { avx512(job) },
+        // SAFETY: as above; all three sets include AVX2 and FMA.
+        Isa::Avx2 | Isa::Avx512 | Isa::Vnni => unsafe { avx2(job) },
     }
 }
 
@@ -71,7 +71,7 @@ pub(crate) fn dispatch<J: Job>(kernels: Kernels, job: J) {
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) fn dispatch<J: Job>(kernels: Kernels, job: J) {
     match kernels.isa() {
-        Isa::Portable | Isa::Avx2 | Isa::Avx512 => job.run::<_, 4, 8>(Portable),
+        Isa::Portable | Isa::Avx2 | Isa::Avx512 | Isa::Vnni => job.run::<_, 4, 8>(Portable),
     }
 }
 

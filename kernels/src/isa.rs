@@ -2,7 +2,8 @@
 
 use std::sync::OnceLock;
 
-/// Name of the environment variable that chooses the instruction set: `portable`, `avx2` or `avx512`.
+/// Name of the environment variable that chooses the instruction set: `portable`, `avx2`, `avx512` or
+/// `vnni`.
 ///
 /// Read once, at the first use. An unknown name, or a set that this CPU lacks, is ignored.
 pub const ISA_VARIABLE: &str = "BITPROOF_ISA";
@@ -16,11 +17,13 @@ pub enum Isa {
     Avx2,
     /// x86-64 with AVX-512 F, BW, DQ and VL.
     Avx512,
+    /// x86-64 with AVX-512 as above and VNNI.
+    Vnni,
 }
 
 impl Isa {
     /// Every instruction set, slowest first.
-    pub const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512];
+    pub const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Vnni];
 
     /// Returns the instruction sets of this CPU, slowest first. [`Isa::Portable`] is always the first.
     pub fn available() -> impl Iterator<Item = Self> {
@@ -44,6 +47,7 @@ impl Isa {
             Self::Portable => "portable",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Vnni => "vnni",
         }
     }
 
@@ -59,6 +63,7 @@ impl Isa {
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl")
             }
+            Self::Vnni => Self::Avx512.detected() && is_x86_feature_detected!("avx512vnni"),
         }
     }
 

@@ -9,7 +9,8 @@
 //! (kernel row, kernel column, channel), never split and never reassociated, and f32 steps are fused everywhere
 //! (NUMERICS.md F1). Only the payload and sign of a NaN are unspecified.
 //!
-//! This crate is the only one of the workspace with `unsafe`; all of it is in `dispatch` and `row`.
+//! This crate is the only one of the workspace with `unsafe`; all of it is in `dispatch`, `row` and
+//! `vnni`.
 
 mod chain;
 mod contract;
@@ -24,6 +25,7 @@ mod plan;
 mod products;
 mod row;
 mod tiles;
+mod vnni;
 
 pub use chain::{Accumulator, Activation, Weight};
 pub use isa::{ISA_VARIABLE, Isa, Kernels};
@@ -31,3 +33,4 @@ pub use narrow::{Clipped, Limit, NarrowCounts, Narrowing, Steps};
 pub use operands::{
     Conv2d, ConvTranspose2d, Dense, Depthwise, DepthwiseTranspose, MaxPool, Window,
 };
+pub use vnni::{Lane, Packable, Packed, PackedConv};

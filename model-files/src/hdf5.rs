@@ -38,6 +38,10 @@ impl Hdf5 {
     /// Reads a file that is in memory, and comes from `path`.
     pub(crate) fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<Self, FileError> {
         let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        if let Some(end) = end_of_file(&bytes).filter(|end| *end > size) {
+            let message = format!("is cut off: {size} of {end} bytes");
+            return Err(FileError::invalid(path, message));
+        }
         let file = guarded(path, || File::from_bytes(bytes))?;
         Ok(Self {
             file,
@@ -154,6 +158,19 @@ impl Hdf5 {
     pub(crate) fn has_group(&self, path: &str) -> bool {
         guarded(&self.path, || self.file.group(path)).is_ok()
     }
+}
+
+/// Returns the size that the superblock says, for the versions that Keras writes.
+fn end_of_file(bytes: &[u8]) -> Option<u64> {
+    let place = match bytes.get(8)? {
+        0 => 40,
+        1 => 44,
+        2 | 3 => 28,
+        _ => return None,
+    };
+    let end = bytes.get(place..place + 8)?;
+    // A base address other than zero moves it; Keras writes none.
+    end.try_into().ok().map(u64::from_le_bytes)
 }
 
 /// Returns whether a type that the library has no name for is the 16-bit float of IEEE 754.

@@ -2,6 +2,7 @@
 
 use float_model::Dtype;
 use quantizer_core::layers::{Border, IntegerLayer, IntegerOp};
+use quantizer_core::round::shift_left;
 use quantizer_core::{QFormat, ValueBits};
 
 use crate::model::{InputKind, QuantizedOp};
@@ -60,11 +61,18 @@ pub(crate) fn entered(layer: &IntegerLayer, input: Interval) -> Interval {
     if entry.is_identity() {
         return input;
     }
-    let full = Interval::of_bits(entry.value_bits);
-    if input.is_non_negative() {
-        Interval { lo: 0, ..full }
-    } else {
-        full
+    let most = entry.shift.as_slice().iter().copied().max().unwrap_or(0);
+    let least = entry.shift.as_slice().iter().copied().min().unwrap_or(0);
+    let shifted = |v: i64, s: u32| entry.value_bits.saturate(shift_left(v, s));
+    let ends = [
+        shifted(input.lo, most),
+        shifted(input.lo, least),
+        shifted(input.hi, most),
+        shifted(input.hi, least),
+    ];
+    Interval {
+        lo: ends.into_iter().min().unwrap_or(0),
+        hi: ends.into_iter().max().unwrap_or(0),
     }
 }
 

@@ -126,6 +126,10 @@ impl LinearPlan {
         } else {
             Storage::of(covered.lo, covered.hi)
         };
+        let mut weights = weights;
+        if matches!(kind, Kind::Conv { .. } | Kind::Dense) {
+            weights.pack_lanes(input);
+        }
         let border = border.map(|values| convert(values, input));
         Some(Self {
             kind,

@@ -1,5 +1,7 @@
 //! Weights in the narrowest type, and the accumulator that their static bound asks for.
 
+use kernels::Kernels;
+
 use super::bounds::Interval;
 use super::tensor::{Int, Storage};
 
@@ -8,8 +10,17 @@ use super::tensor::{Int, Storage};
 pub(super) struct Weights {
     pub(super) packed: Packed,
     pub(super) channels: usize,
+    /// The same for kernels that pack them.
+    pub(super) lanes: Option<Lanes>,
     /// Whether sums may leave an `i32`.
     pub(super) wide: bool,
+}
+
+/// Weights in lanes of bytes or of words.
+#[derive(Clone, Debug)]
+pub(super) enum Lanes {
+    Bytes(kernels::Packed<i8>),
+    Words(kernels::Packed<i16>),
 }
 
 #[derive(Clone, Debug)]
@@ -30,8 +41,38 @@ impl Weights {
         Self {
             packed: Packed::new(kernel, wide),
             channels,
+            lanes: None,
             wide,
         }
+    }
+
+    /// Packs the weights of a matrix product for inputs of the type `input`, where that is faster.
+    pub(super) fn pack_lanes(&mut self, input: Storage) {
+        if !Kernels::active().packs() || self.wide || self.channels == 0 {
+            return;
+        }
+        let rows = |n: usize| n.div_euclid(self.channels);
+        let words = |kernel: Vec<i16>| {
+            let rows = rows(kernel.len());
+            Lanes::Words(kernels::Packed::new(&kernel, rows, self.channels))
+        };
+        self.lanes = match (&self.packed, input) {
+            (Packed::I8(kernel), Storage::U8 | Storage::I8) => {
+                let rows = rows(kernel.len());
+                Some(Lanes::Bytes(kernels::Packed::new(
+                    kernel,
+                    rows,
+                    self.channels,
+                )))
+            }
+            (Packed::I8(kernel), Storage::I16) => {
+                Some(words(kernel.iter().map(|w| i16::from(*w)).collect()))
+            }
+            (Packed::I16(kernel), Storage::U8 | Storage::I8 | Storage::I16) => {
+                Some(words(kernel.clone()))
+            }
+            _ => None,
+        };
     }
 }
 

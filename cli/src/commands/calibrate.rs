@@ -67,7 +67,7 @@ fn report(args: &CalibrateArgs, calibration: &Calibration, seconds: f64) {
             "convergence": convergence_json(convergence),
             "warnings": calibration.warnings,
         });
-        println!("{result:#}");
+        crate::outln!("{result:#}");
         return;
     }
     warn_skipped(&calibration.skipped, calibration.n_samples);
@@ -75,7 +75,7 @@ fn report(args: &CalibrateArgs, calibration: &Calibration, seconds: f64) {
         eprintln!("warning: {warning}");
     }
     print_convergence(convergence);
-    println!(
+    crate::outln!(
         "ranges of {} layers from {} samples ({}), written to {place} in {seconds:.1} s",
         ranges.outputs.len(),
         ranges.samples.n_used,

@@ -10,6 +10,6 @@ use crate::args::ModelArgs;
 /// Prints the configuration of a quantized model.
 pub(super) fn run(args: &ModelArgs) -> Result<()> {
     let model = load_quantized(&args.path())?;
-    println!("{}", to_indented(&Value::Object(model.dump_config())));
+    crate::outln!("{}", to_indented(&Value::Object(model.dump_config())));
     Ok(())
 }

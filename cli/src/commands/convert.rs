@@ -10,8 +10,8 @@ use crate::args::{ConvertArgs, Format};
 pub(super) fn run(args: &ConvertArgs) -> Result<()> {
     convert(&args.input, &args.output)?;
     match args.format.format {
-        Format::Text => println!("written to {}", args.output.display()),
-        Format::Json => println!(
+        Format::Text => crate::outln!("written to {}", args.output.display()),
+        Format::Json => crate::outln!(
             "{:#}",
             json!({ "output": args.output.display().to_string() })
         ),

@@ -62,7 +62,7 @@ pub(super) fn run(args: &FormatArgs) -> Result<()> {
     }
     match args.format {
         Format::Text => print_table(&rows),
-        Format::Json => println!("{:#}", to_json(&rows)),
+        Format::Json => crate::outln!("{:#}", to_json(&rows)),
     }
     Ok(())
 }
@@ -131,7 +131,7 @@ fn print_table(rows: &[Row]) {
     if let Some(row) = rows.first() {
         let n = row.scores.n_items;
         let accuracy = 100.0 * share(row.scores.float_right, n);
-        println!("Handwritten digits, {n} test images; float accuracy {accuracy:.2} %\n");
+        crate::outln!("Handwritten digits, {n} test images; float accuracy {accuracy:.2} %\n");
     }
     let mut table = Table::new();
     table.load_style(presets::UTF8_BORDERS_ONLY).set_header([
@@ -161,8 +161,8 @@ fn print_table(rows: &[Row]) {
             format!("{:.0} ms", row.milliseconds),
         ]);
     }
-    println!("{table}");
-    println!("\nNext: `bitproof quantize --help`.");
+    crate::outln!("{table}");
+    crate::outln!("\nNext: `bitproof quantize --help`.");
 }
 
 fn to_json(rows: &[Row]) -> Value {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use bitproof::calibration::Skipped;
+use bitproof::float_model::Shape;
 use bitproof::model_files::labelled_images;
 use bitproof::{AnyModel, Executor, Graph, QuantizedModel, Samples, load, load_float};
 use serde_json::json;
@@ -32,7 +33,10 @@ pub(super) fn run(args: &EvalArgs) -> Result<()> {
     let float = args.float.as_deref().map(load_float).transpose()?;
     let (quantized, float) = match load(&args.model.path())? {
         AnyModel::Quantized(model) => (Some(*model), float),
-        AnyModel::Float(graph) => (None, Some(float.unwrap_or(graph))),
+        AnyModel::Float(_) if float.is_some() => {
+            bail!("MODEL is a float model: --float is for comparing a quantized one with it")
+        }
+        AnyModel::Float(graph) => (None, Some(graph)),
     };
     let data = Data::open(args)?;
     let scores = evaluate(
@@ -112,6 +116,11 @@ pub(super) fn evaluate(
         (None, Some(graph)) => inputs::float_input(graph)?,
         (None, None) => bail!("no model to evaluate"),
     };
+    let n_classes = match (quantized, float) {
+        (Some(model), _) => one_output(&quantized_outputs(model))?,
+        (None, Some(graph)) => one_output(&float_outputs(graph))?,
+        (None, None) => 0,
+    };
     let mut source = inputs::open(data.images.clone(), &input)?;
     let total = source.n_samples();
     if total != data.labels.len() {
@@ -130,7 +139,12 @@ pub(super) fn evaluate(
             None => None,
         };
         let n = batch.shape().first().copied().unwrap_or(0);
+        let first = next;
         let labels = labels_of(&data.labels, &mut next, n, source.skipped())?;
+        let outside = |label: &&i64| usize::try_from(**label).map_or(true, |l| l >= n_classes);
+        if let Some(label) = labels.iter().find(outside) {
+            bail!("a label of {label} from item {first} on, for {n_classes} classes");
+        }
         scores.quantized_right += equal(integer.as_deref(), Some(&labels));
         scores.float_right += equal(real.as_deref(), Some(&labels));
         scores.alike += equal(integer.as_deref(), real.as_deref());
@@ -144,6 +158,25 @@ pub(super) fn evaluate(
         bail!("there is no image that can be used");
     }
     Ok(scores)
+}
+
+fn quantized_outputs(model: &QuantizedModel) -> Vec<Shape> {
+    let outputs = model.outputs.iter();
+    outputs.map(|i| model.nodes[*i].shape.clone()).collect()
+}
+
+fn float_outputs(graph: &Graph) -> Vec<Shape> {
+    let outputs = graph.outputs().iter();
+    outputs.map(|id| graph.node(*id).shape.clone()).collect()
+}
+
+/// Returns the number of classes of a model's only output.
+fn one_output(shapes: &[Shape]) -> Result<usize> {
+    let [shape] = shapes else {
+        bail!("the model has {} outputs, not one of scores", shapes.len());
+    };
+    let n = shape.iter().copied().product::<Option<usize>>();
+    n.context("the model's output has open extents")
 }
 
 /// Returns the labels of the next `n` images that were not left out.
@@ -185,11 +218,11 @@ fn report(format: Format, scores: &Scores, (has_quantized, has_float): (bool, bo
         if has_quantized && has_float {
             result["disagreement"] = disagreement.into();
         }
-        println!("{result:#}");
+        crate::outln!("{result:#}");
         return;
     }
     let line = |name: &str, share: f64, count: usize| {
-        println!("{name:<19} {:6.2} %  ({count} of {n})", 100.0 * share);
+        crate::outln!("{name:<19} {:6.2} %  ({count} of {n})", 100.0 * share);
     };
     if has_float {
         line("float accuracy", float_accuracy, scores.float_right);

@@ -1,16 +1,32 @@
 //! `bitproof insert-rescaling`.
 
-use anyhow::Result;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Result, bail};
 use bitproof::float_model::{Graph, Layer, Rescaling};
 use bitproof::load_float;
 use bitproof::model_files::write_keras_h5;
 use bitproof::quantizer_core::PerAxis;
 
 use crate::args::InsertRescalingArgs;
+use crate::inputs;
 
 /// Inserts a Rescaling after each input of a float model.
 pub(super) fn run(args: &InsertRescalingArgs) -> Result<()> {
-    let graph = load_float(&args.model.path())?;
+    if !args.scale.is_normal() || !args.offset.is_finite() {
+        bail!(
+            "a Rescaling by {} with an offset of {}: both must be finite, and the scale not 0",
+            args.scale,
+            args.offset
+        );
+    }
+    inputs::check_place(&args.save, &["h5"])?;
+    let path = args.model.path();
+    if same_file(&path, &args.save) {
+        bail!("{}: would replace the model itself", path.display());
+    }
+    let graph = load_float(&path)?;
     let inputs: Vec<String> = graph
         .inputs()
         .map(|id| graph.node(id).name.clone())
@@ -28,6 +44,14 @@ pub(super) fn run(args: &InsertRescalingArgs) -> Result<()> {
         draft.insert_after(&input, &name, Layer::Rescaling(rescaling));
     }
     write_keras_h5(&Graph::new(draft)?, &args.save)?;
-    println!("written to {}", args.save.display());
+    crate::outln!("written to {}", args.save.display());
     Ok(())
+}
+
+/// Returns whether two paths name one file that exists.
+fn same_file(a: &Path, b: &Path) -> bool {
+    match (fs::canonicalize(a), fs::canonicalize(b)) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => false,
+    }
 }

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use bitproof::akida_sim::prove::{
-    LayerProof, Proof, SearchBudget, StageProof, Verdict, bound, prove, smallest_buffers,
-    with_buffer_bits,
+    Proof, SearchBudget, StageProof, Verdict, bound, prove, smallest_buffers, with_buffer_bits,
 };
 use bitproof::akida_sim::{QuantizedModel, QuantizedOp};
 use bitproof::model_files::write_npy_f32;
@@ -86,7 +85,7 @@ pub(super) fn run(args: &ProveArgs) -> Result<Answer> {
         write_certificate(file, &path, &model, args.buffer_bits)?;
     }
     match args.format.format {
-        Format::Json => println!("{:#}", to_json(&model, &proof, args)),
+        Format::Json => crate::outln!("{:#}", to_json(&model, &proof, args)?),
         Format::Text => print_text(&model, &proof, args)?,
     }
     let refused = proof.is_refuted() || (args.strict && !proof.is_proved());
@@ -121,7 +120,7 @@ fn print_text(model: &QuantizedModel, proof: &Proof, args: &ProveArgs) -> Result
     table.set_header(["layer", "intermediate", "width", "range", "verdict"]);
     for (layer, stage) in proof.stages() {
         let (lo, hi) = span(stage);
-        let verdict = verdict_text(layer, stage);
+        let verdict = verdict_text(stage);
         let width = stage.bounds.value_bits.bits().to_string();
         let stage = stage.bounds.stage.to_string();
         table.add_row([
@@ -132,22 +131,24 @@ fn print_text(model: &QuantizedModel, proof: &Proof, args: &ProveArgs) -> Result
             verdict,
         ]);
     }
-    println!("{table}");
+    crate::outln!("{table}");
     if args.smallest {
-        println!();
+        crate::outln!();
         print_smallest(model)?;
     }
     let count = |is: fn(&Verdict) -> bool| proof.stages().filter(|(_, s)| is(&s.verdict)).count();
     let proved = count(|v| matches!(v, Verdict::Proved { .. }));
     let refuted = count(|v| matches!(v, Verdict::Refuted(_)));
     let possible = count(|v| matches!(v, Verdict::Possible { .. }));
-    println!("\n{proved} intermediates proved, {refuted} refuted, {possible} possible");
+    crate::outln!("\n{proved} intermediates proved, {refuted} refuted, {possible} possible");
     if proof.is_proved() {
-        println!("PROVED: no input can overflow a buffer");
+        crate::outln!("PROVED: no input can overflow a buffer");
     } else if proof.is_refuted() {
-        println!("REFUTED: an input overflows a buffer");
+        crate::outln!("REFUTED: an input overflows a buffer");
     } else {
-        println!("NOT PROVED: ranges allow an overflow, but no input was found that makes one");
+        crate::outln!(
+            "NOT PROVED: ranges allow an overflow, but no input was found that makes one"
+        );
     }
     Ok(())
 }
@@ -159,7 +160,7 @@ fn span(stage: &StageProof) -> (i64, i64) {
     range.map_or((0, 0), |range| (range.lo, range.hi))
 }
 
-fn verdict_text(layer: &LayerProof, stage: &StageProof) -> String {
+fn verdict_text(stage: &StageProof) -> String {
     let n_over = stage
         .bounds
         .channels
@@ -182,7 +183,6 @@ fn verdict_text(layer: &LayerProof, stage: &StageProof) -> String {
             format!("REFUTED{worst}")
         }
         Verdict::Possible { channel, .. } => {
-            let _ = layer;
             format!("possible in {n_over} of {n_channels} channels, most in {channel}")
         }
     }
@@ -204,11 +204,11 @@ fn print_smallest(model: &QuantizedModel) -> Result<()> {
             table.add_row([node.name.clone(), show(own), show(output)]);
         }
     }
-    println!("{table}");
+    crate::outln!("{table}");
     Ok(())
 }
 
-fn to_json(model: &QuantizedModel, proof: &Proof, args: &ProveArgs) -> Value {
+fn to_json(model: &QuantizedModel, proof: &Proof, args: &ProveArgs) -> Result<Value> {
     let layers: Vec<Value> = proof
         .layers
         .iter()
@@ -225,7 +225,25 @@ fn to_json(model: &QuantizedModel, proof: &Proof, args: &ProveArgs) -> Value {
     } else {
         "possible"
     };
-    json!({ "verdict": verdict, "buffer_bits": args.buffer_bits, "layers": layers })
+    let mut report =
+        json!({ "verdict": verdict, "buffer_bits": args.buffer_bits, "layers": layers });
+    if args.smallest {
+        report["smallest"] = smallest_json(model)?;
+    }
+    Ok(report)
+}
+
+fn smallest_json(model: &QuantizedModel) -> Result<Value> {
+    let mut all = serde_json::Map::new();
+    for (node, bounds) in model.nodes.iter().zip(bound(model)?) {
+        if let QuantizedOp::Integer(layer) = &node.op {
+            let smallest = smallest_buffers(layer, &bounds);
+            let entry = json!({ "buffer_bitwidth": smallest.layer,
+                "output_quantizer.buffer_bitwidth": smallest.output_quantizer });
+            all.insert(node.name.clone(), entry);
+        }
+    }
+    Ok(Value::Object(all))
 }
 
 fn stage_json(stage: &StageProof) -> Value {

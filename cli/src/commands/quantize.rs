@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use bitproof::calibration::Convergence;
-use bitproof::config_schema::{InputDtype, Strictness};
+use bitproof::config_schema::{InputDtype, Strictness, parse_q_config};
 use bitproof::float_model::{HardwareRewrites, RewriteEvent};
 use bitproof::{
     CalibratedRanges, Graph, InputQuantizerMode, ParamValues, QuantizationParams, QuantizeOptions,
@@ -156,20 +156,12 @@ pub(super) fn options(args: &NetworkArgs, samples: &SampleArgs) -> Result<Quanti
 
 fn read_q_config(path: &Path) -> Result<Map<String, Value>> {
     let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let value: Value =
-        serde_json::from_str(&text).with_context(|| format!("{}: not JSON", path.display()))?;
-    match value.as_object() {
-        Some(object) => Ok(object.clone()),
-        None => bail!(
-            "{}: expected an object with an entry for each layer",
-            path.display()
-        ),
-    }
+    parse_q_config(&text).with_context(|| path.display().to_string())
 }
 
 fn report(args: &QuantizeArgs, quantized: &Quantized, path: &Path, seconds: f64) {
     if args.format.format == Format::Json {
-        println!("{:#}", to_json(quantized, path));
+        crate::outln!("{:#}", to_json(quantized, path));
         return;
     }
     if args.explain {
@@ -187,7 +179,7 @@ fn report(args: &QuantizeArgs, quantized: &Quantized, path: &Path, seconds: f64)
         .iter()
         .filter(|n| n.class_name.starts_with("Quantized"))
         .count();
-    println!(
+    crate::outln!(
         "{n_layers} layers quantized; {} batches of {} samples, {} epoch(s); written to {} in {seconds:.1} s",
         batches.steps,
         batches.batch_size,
@@ -199,7 +191,7 @@ fn report(args: &QuantizeArgs, quantized: &Quantized, path: &Path, seconds: f64)
 /// Prints how much the last samples still moved the ranges.
 pub(super) fn print_convergence(convergence: Option<&Convergence>) {
     if let Some(convergence) = convergence {
-        println!("convergence: {convergence}");
+        crate::outln!("convergence: {convergence}");
     }
 }
 
@@ -218,17 +210,17 @@ pub(super) fn convergence_json(convergence: Option<&Convergence>) -> Value {
 }
 
 fn explain(quantized: &Quantized) {
-    println!("Rewrites applied:");
+    crate::outln!("Rewrites applied:");
     for event in &quantized.rewrites {
-        println!("  {} at {}: {}", event.rewrite, event.layer, event.message);
+        crate::outln!("  {} at {}: {}", event.rewrite, event.layer, event.message);
     }
-    println!("Rewrites refused:");
+    crate::outln!("Rewrites refused:");
     for event in &quantized.refused {
-        println!("  {} at {}: {}", event.rewrite, event.layer, event.message);
+        crate::outln!("  {} at {}: {}", event.rewrite, event.layer, event.message);
     }
-    println!("Configuration:");
+    crate::outln!("Configuration:");
     for line in &quantized.explanation {
-        println!("  {line}");
+        crate::outln!("  {line}");
     }
 }
 

@@ -21,6 +21,9 @@ use dump::Dump;
 pub(super) fn run(args: &RunArgs) -> Result<()> {
     let model = load_quantized(&args.model.path())?;
     check_outputs(args.outputs.as_deref(), &model)?;
+    if let Some(path) = &args.dump_layers {
+        inputs::check_place(path, &["npz"])?;
+    }
     let executor = Executor::new(&model);
     let samples = samples::at(&args.inputs, &args.source)?;
     let mut source = inputs::open(samples, &inputs::quantized_input(&model)?)?;
@@ -117,6 +120,9 @@ fn is_npz(path: &Path) -> bool {
 
 /// Fails before any work where the outputs could not be written.
 fn check_outputs(path: Option<&Path>, model: &QuantizedModel) -> Result<()> {
+    if let Some(path) = path {
+        inputs::check_place(path, &["npy", "npz"])?;
+    }
     let n_outputs = model.outputs.len();
     match path {
         Some(path) if n_outputs != 1 && !is_npz(path) => bail!(
@@ -159,13 +165,13 @@ fn report(
 ) {
     let milliseconds = 1000.0 * seconds / (total.max(1) as f64);
     if format == Format::Json {
-        println!("{:#}", to_json(model, counters, total, milliseconds));
+        crate::outln!("{:#}", to_json(model, counters, total, milliseconds));
         return;
     }
     for line in inputs::overflow_lines(model, counters) {
-        println!("overflow: {line}");
+        crate::outln!("overflow: {line}");
     }
-    println!("{total} items, {milliseconds:.3} ms an item");
+    crate::outln!("{total} items, {milliseconds:.3} ms an item");
 }
 
 fn to_json(

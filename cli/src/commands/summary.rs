@@ -13,8 +13,8 @@ pub(super) fn run(args: &ModelFormatArgs) -> Result<()> {
         AnyModel::Quantized(model) => model.summary(),
     };
     match args.format.format {
-        Format::Text => println!("{}", summary.to_text()),
-        Format::Json => println!("{:#}", to_json(&summary)),
+        Format::Text => crate::outln!("{}", summary.to_text()),
+        Format::Json => crate::outln!("{:#}", to_json(&summary)),
     }
     Ok(())
 }

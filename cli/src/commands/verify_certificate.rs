@@ -31,12 +31,12 @@ pub(super) fn run(args: &VerifyCertificateArgs) -> Result<Answer> {
     };
     match args.format.format {
         Format::Json => {
-            println!(
+            crate::outln!(
                 "{:#}",
                 json!({ "accepted": accepted, "proved": proved, "reason": reason })
             );
         }
-        Format::Text => println!(
+        Format::Text => crate::outln!(
             "{}",
             match &reason {
                 Some(reason) => format!("REFUSED: {reason}"),

@@ -23,6 +23,9 @@ fn no_instruction_set_is_skipped() {
         if is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512dq") {
             expected.push("avx512");
         }
+        if is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vnni") {
+            expected.push("vnni");
+        }
     }
     assert_eq!(
         ran, expected,

@@ -12,3 +12,4 @@ mod contract;
 mod float;
 mod integer;
 mod naive;
+mod packed;

@@ -35,7 +35,13 @@ pub(super) fn activation(config: &Config) -> Result<Activation> {
         }
     };
     let alpha = optional_f32(config, "alpha")?.unwrap_or(0.2);
-    Ok(match name.rsplit('>').next().unwrap_or(name) {
+    // QuantizeML registers this one; what another package calls by a known name is not known.
+    let name = if name == "Custom>hard_silu" {
+        "hard_silu"
+    } else {
+        name
+    };
+    Ok(match name {
         "linear" => Activation::Linear,
         "relu" => Activation::Relu,
         "relu6" => Activation::Relu6,

@@ -154,12 +154,15 @@ pub(super) fn number(value: &Value) -> Option<f64> {
 /// Returns a number, or a list of them.
 pub(super) fn numbers(config: &Config, key: &str, default: f64) -> Result<PerAxis<f64>> {
     match config.get(key) {
-        None | Some(Value::Null) => Ok(PerAxis::Tensor(default)),
-        Some(Value::Array(list)) => list
-            .iter()
-            .map(|v| number(v).ok_or_else(|| invalid(key)))
-            .collect::<Result<Vec<f64>>>()
-            .map(PerAxis::Axis),
+        None => Ok(PerAxis::Tensor(default)),
+        Some(Value::Array(list)) => {
+            let values = list.iter().map(|v| number(v).ok_or_else(|| invalid(key)));
+            // A list of one means that number for every channel.
+            Ok(match values.collect::<Result<Vec<f64>>>()?.as_slice() {
+                [value] => PerAxis::Tensor(*value),
+                values => PerAxis::Axis(values.to_vec()),
+            })
+        }
         Some(value) => number(value)
             .map(PerAxis::Tensor)
             .ok_or_else(|| invalid(key)),

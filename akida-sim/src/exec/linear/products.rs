@@ -1,10 +1,13 @@
 //! The products: which kernel runs for which types.
 
-use kernels::{Conv2d, ConvTranspose2d, Dense, Depthwise, DepthwiseTranspose, Kernels};
+use kernels::{
+    Conv2d, ConvTranspose2d, Dense, Depthwise, DepthwiseTranspose, Kernels, Lane, Packable,
+    PackedConv,
+};
 
 use super::{Kind, LinearPlan, Place};
 use crate::exec::tensor::{Int, Values};
-use crate::exec::weights::{Packed, Weights};
+use crate::exec::weights::{Lanes, Packed, Weights};
 
 /// An accumulator type.
 pub(super) trait Sum: Int {
@@ -29,6 +32,26 @@ impl Sum for i32 {
     const ZERO: Self = 0;
 
     fn product(plan: &LinearPlan, x: &Values, place: &Place<'_>, sums: &mut [Self]) {
+        if let Some(lanes) = &plan.weights.lanes {
+            macro_rules! packed {
+                ($kernel:ident, [$($variant:ident),*]) => {
+                    match x {
+                        $(Values::$variant(x) => {
+                            let pad = match &plan.border {
+                                Some(Values::$variant(border)) => Some(border.as_slice()),
+                                _ => None,
+                            };
+                            return run_packed(plan, x, $kernel, pad, place, sums);
+                        })*
+                        _ => {}
+                    }
+                };
+            }
+            match lanes {
+                Lanes::Bytes(kernel) => packed!(kernel, [U8, I8]),
+                Lanes::Words(kernel) => packed!(kernel, [U8, I8, I16]),
+            }
+        }
         macro_rules! call {
             ($x:ident, $w:ident, $variant:ident) => {{
                 let border = match &plan.border {
@@ -101,6 +124,36 @@ fn unreachable_types(x: &Values, w: &Packed) -> ! {
         std::mem::discriminant(x),
         std::mem::discriminant(w)
     )
+}
+
+fn run_packed<X: Packable<L>, L: Lane>(
+    plan: &LinearPlan,
+    x: &[X],
+    kernel: &kernels::Packed<L>,
+    pad: Option<&[X]>,
+    place: &Place<'_>,
+    sums: &mut [i32],
+) {
+    let Place {
+        geometry,
+        image,
+        rows,
+    } = place;
+    let (window, channels) = (geometry.window, geometry.channels);
+    if matches!(plan.kind, Kind::Dense) {
+        let x = &x[rows.start * channels..rows.end * channels];
+        Kernels::active().dense_packed(x, kernel, sums);
+        return;
+    }
+    let len = window.in_h * window.in_w * channels;
+    let conv = PackedConv {
+        x: &x[image * len..(image + 1) * len],
+        kernel,
+        pad,
+        window,
+        channels,
+    };
+    Kernels::active().conv2d_packed(&conv, rows.clone(), sums);
 }
 
 fn run_kernel<X, W, A>(

@@ -1,0 +1,190 @@
+//! What the binary must not accept in silence.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use assert_cmd::Command;
+
+fn case(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../conformance/cases")
+        .join(name)
+}
+
+fn file(case_name: &str, file: &str) -> String {
+    case(case_name).join(file).to_str().unwrap().to_owned()
+}
+
+/// Runs the binary and returns its exit code and its messages.
+fn bitproof(args: &[&str]) -> (i32, String) {
+    let run = Command::cargo_bin("bitproof").unwrap().args(args).output();
+    let run = run.unwrap();
+    let text = String::from_utf8(run.stderr).unwrap();
+    (run.status.code().unwrap(), text)
+}
+
+fn refused(args: &[&str], word: &str) {
+    let (code, message) = bitproof(args);
+    assert_eq!(
+        (code, message.contains(word)),
+        (2, true),
+        "{args:?}: {message}"
+    );
+}
+
+const TINY: &str = "03-tiny-conv-8bit-per-axis";
+
+#[test]
+fn a_rescaling_must_be_finite_and_not_zero() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.h5");
+    let out = out.to_str().unwrap();
+    let model = file(TINY, "model.h5");
+    for scale in ["nan", "inf", "0"] {
+        refused(
+            &["insert-rescaling", &model, "--scale", scale, "-s", out],
+            "finite",
+        );
+    }
+    let args = [
+        "insert-rescaling",
+        &model,
+        "--scale",
+        "2",
+        "--offset",
+        "inf",
+        "-s",
+        out,
+    ];
+    refused(&args, "finite");
+    assert!(!Path::new(out).exists(), "no file is left behind");
+    refused(
+        &[
+            "insert-rescaling",
+            &model,
+            "--scale",
+            "2",
+            "-s",
+            "model.onnx",
+        ],
+        ".h5",
+    );
+}
+
+#[test]
+fn a_model_is_never_its_own_output() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.h5");
+    fs::copy(file(TINY, "model.h5"), &model).unwrap();
+    let before = fs::read(&model).unwrap();
+    let path = model.to_str().unwrap();
+    refused(
+        &["insert-rescaling", path, "--scale", "2", "-s", path],
+        "replace",
+    );
+    assert_eq!(fs::read(&model).unwrap(), before);
+}
+
+#[test]
+fn samples_must_be_of_the_input_type() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.bpq.safetensors");
+    let raw = folder.path().join("samples.bin");
+    let values: Vec<u8> = (0..8 * 8 * 3).flat_map(|_| 300_u16.to_le_bytes()).collect();
+    fs::write(&raw, values).unwrap();
+    let model = file(TINY, "model.h5");
+    let args = [
+        "quantize",
+        &model,
+        "--samples",
+        raw.to_str().unwrap(),
+        "--sample-shape",
+        "8,8,3",
+        "--sample-dtype",
+        "uint16",
+        "-s",
+        out.to_str().unwrap(),
+    ];
+    refused(&args, "300");
+    assert!(!out.exists(), "no file is left behind");
+}
+
+#[test]
+fn two_float_models_are_not_compared() {
+    let model = file(TINY, "model.h5");
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/digits.npz");
+    let args = [
+        "eval",
+        &model,
+        "--float",
+        &model,
+        "--data",
+        data.to_str().unwrap(),
+    ];
+    refused(&args, "float model");
+}
+
+#[test]
+fn keys_that_stand_twice_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("q.json");
+    fs::write(
+        &config,
+        r#"{"dense": {"buffer_bitwidth": 28, "buffer_bitwidth": 27}}"#,
+    )
+    .unwrap();
+    let model = file(TINY, "model.h5");
+    let samples = file(TINY, "samples.npy");
+    let args = [
+        "quantize",
+        &model,
+        "--samples",
+        &samples,
+        "-c",
+        config.to_str().unwrap(),
+        "-s",
+        "out.bpq.safetensors",
+    ];
+    refused(&args, "$.dense.buffer_bitwidth");
+}
+
+#[test]
+fn places_are_checked_before_any_work() {
+    let model = file(TINY, "expected/quantized.h5");
+    let inputs = file(TINY, "inputs.npy");
+    let run = |flag: &str, path: &str, word: &str| {
+        refused(&["run", &model, "--inputs", &inputs, flag, path], word);
+    };
+    run("--outputs", "no-such-folder/y.npy", "no folder");
+    run("--outputs", "y.txt", ".npy");
+    run("--dump-layers", "layers.npy", ".npz");
+}
+
+#[test]
+fn a_file_that_is_cut_off_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.h5");
+    let bytes = fs::read(file(TINY, "model.h5")).unwrap();
+    for keep in [60, 80, 95] {
+        let n = (bytes.len() * keep).div_euclid(100);
+        fs::write(&model, &bytes[..n]).unwrap();
+        refused(&["summary", model.to_str().unwrap()], "cut off");
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_fault() {
+    let binary = assert_cmd::cargo::cargo_bin("bitproof");
+    let mut child = std::process::Command::new(binary)
+        .args(["schema"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let status = child.wait().unwrap();
+    let code = status.code();
+    assert!(matches!(code, Some(0 | 141)), "exit code {code:?}");
+}

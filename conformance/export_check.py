@@ -8,6 +8,9 @@ first and runs it layer by layer on random inputs; `bitproof run` runs the secon
 their value_bits and frac_bits must be equal. So must the integers of the `.h5` that `bitproof convert` makes of our
 own format, unless it says that there is none that is exact.
 
+A given file that has `NAME.npz` beside it (inputs `x`, outputs `y`) is also converted to a float `.h5`, which
+tf_keras must load and compute the same with.
+
 Models are those of the conformance cases (error cases left out), or the given files: these are quantized with random
 samples, one range for each tensor. Layers where the reference's float32 carrier is itself inexact (see exact.json in
 README.md) may differ; they are counted. Needs quantizeml 1.2.5 with tf_keras 2.19. Prints a line a model and a last
@@ -133,6 +136,22 @@ def check(ref, binary, args, sequence, folder):
     return problems, remarks
 
 
+def check_float(ref, binary, model, folder):
+    """Returns what is wrong with the float `.h5` that `bitproof convert` makes of a model."""
+    example, out = model.with_suffix(".npz"), folder / "float.h5"
+    if not example.exists():
+        return []
+    done = run(binary, "convert", model, out)
+    if done.returncode:
+        return [f"convert: exit {done.returncode}: {done.stderr.strip()[:300]}"]
+    example = np.load(example)
+    got = np.asarray(ref.keras.models.load_model(out, compile=False)(example["x"]), np.float64)
+    # What Keras computed in half precision is computed in float32 here.
+    share = 5e-3 if "mixed" in model.name else 1e-5
+    difference, largest = np.abs(got - example["y"]).max(), np.abs(example["y"]).max()
+    return [] if difference <= share * largest else [f"float: outputs differ by {difference} of {largest}"]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bin", default="target/release/bitproof")
@@ -156,6 +175,8 @@ def main():
                 args, sequence = [place, "--num-samples", 64, "--per-tensor-activations"], False
             try:
                 problems, remarks = check(ref, options.bin, args, sequence, folder)
+                if not place.is_dir():
+                    problems += check_float(ref, options.bin, place, folder)
             except Exception as error:  # whatever it is, the model does not pass
                 problems, remarks = [f"{type(error).__name__}: {str(error)[:400]}"], []
         passed, failed = passed + (not problems), failed + bool(problems)

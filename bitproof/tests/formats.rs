@@ -5,12 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bitproof::akida_sim::{QuantizedOp, lower};
+use bitproof::float_model::{Convolution, Layer};
 use bitproof::model_files::{read_quantized_h5, write_bpq, write_quantized_h5};
 use bitproof::{
-    Executor, InputQuantizerMode, QuantizeOptions, Quantized, Samples, check_save_path, convert,
-    load_float, load_quantized, quantize, save, save_quantized,
+    Executor, Graph, GraphBuilder, InputQuantizerMode, ParamValues, QuantizationParams,
+    QuantizeOptions, Quantized, Samples, check_save_path, convert, load_float, load_quantized,
+    quantize, save, save_quantized,
 };
-use ndarray::ArrayD;
+use ndarray::{ArrayD, Axis};
 
 fn cases() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../conformance/cases")
@@ -175,4 +177,43 @@ fn exported_models_compute_the_same() {
     });
     assert_eq!(outputs[0], outputs[1], ".h5");
     assert_eq!(outputs[0], outputs[2], "own format");
+}
+
+/// Of a SeparableConv2D only the products of two scales are known; many channels leave few choices.
+#[test]
+fn wide_separable_convolutions_are_found_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let [own, h5, back] =
+        ["m.bpq.safetensors", "m.h5", "back.bpq.safetensors"].map(|name| folder.path().join(name));
+    for weight_bits in [4, 8] {
+        let mut b = GraphBuilder::with_seed("wide", 7);
+        let x = b.input("x", [4, 4, 3]);
+        let x = b.conv2d("first", x, 8, Convolution::new(3));
+        let x = b.relu("relu", x);
+        let x = b.separable_conv2d("wide", x, 300, Convolution::new(2));
+        let mut draft = b.build([x]).unwrap().into_draft();
+        // One channel without weights has the smallest scale.
+        if weight_bits == 8
+            && let Some(Layer::SeparableConv2D(conv)) =
+                draft.node_mut("wide").map(|node| &mut node.layer)
+        {
+            conv.pointwise_kernel.index_axis_mut(Axis(3), 5).fill(0.0);
+        }
+        let params = QuantizationParams::try_from(ParamValues {
+            weight_bits,
+            ..ParamValues::default()
+        });
+        let options = QuantizeOptions {
+            params: params.unwrap(),
+            num_samples: Some(4),
+            ..QuantizeOptions::default()
+        };
+        let graph = Graph::new(draft).unwrap();
+        let quantized = quantize(graph, Samples::Random, &options, &mut |_| ()).unwrap();
+        save(&quantized.model, &own).unwrap();
+        convert(&own, &h5).unwrap();
+        convert(&h5, &back).unwrap();
+        let nodes = |path| load_quantized(path).unwrap().nodes;
+        assert_eq!(nodes(&back), quantized.model.nodes, "{weight_bits} bits");
+    }
 }

@@ -13,13 +13,10 @@ use quantizer_core::quantizers::AlignedWeightQuantizer;
 use quantizer_core::{BitWidth, PerAxis, QFormat, Sign, ValueBits};
 
 use super::Place;
-use super::weights::{aligned_floats, aligned_scalar, bias, int_max, kernel, near};
+use super::weights::{Kernel, MIN_SCALE, aligned_floats, aligned_scalar, bias, int_max, near};
 
 /// Width of a kernel whose configuration is silent.
 const DEFAULT_BITS: u8 = 8;
-
-/// Depthwise scales that are tried for a SeparableConv2D, of which only the product is known.
-const N_DEPTHWISE_SCALES: usize = 1 << 14;
 
 /// Returns the layer, or `None` if no floats are found.
 pub(super) fn float_layer(place: &Place<'_>) -> Option<Layer> {
@@ -162,40 +159,38 @@ impl Place<'_> {
     }
 
     /// Tries depthwise scales until there are pointwise ones whose products are those wanted.
+    ///
+    /// Every mantissa is tried, so the one that the products came from is met at last.
     fn separable(&self, op: &DepthwiseOp, pointwise: &ArrayD<i32>) -> Option<SeparableConv2D> {
         let bits = |config: Option<config_schema::WeightQuantizerConfig>| {
             config.map_or(DEFAULT_BITS, |config| config.bitwidth)
         };
-        let depthwise_bits = bits(self.config.dw_weight_quantizer);
-        let pointwise_bits = bits(self.config.pw_weight_quantizer);
+        let dw_bits = bits(self.config.dw_weight_quantizer);
         let products = self.integer.inner.scales.as_ref()?;
         let values = op.kernel.clone().into_dyn();
-        let int_max = int_max(depthwise_bits)?;
-        let ranges = std::iter::successors(Some(1.0_f32), |range| Some(range.next_up()));
-        for range in ranges.take(N_DEPTHWISE_SCALES) {
-            let scale = range / int_max;
-            let depthwise = kernel(
-                &values,
-                depthwise_bits,
-                &PerAxis::Tensor(f64::from(scale)),
-                |k, _| same(k, scale),
+        let depthwise = Kernel::new(&values, dw_bits, &PerAxis::Tensor(()))?;
+        let pointwise = Kernel::new(pointwise, bits(self.config.pw_weight_quantizer), products)?;
+        let scales = depthwise_scales(&depthwise, &pointwise, products, int_max(dw_bits)?);
+        let found = scales.into_iter().find_map(|scale| {
+            let dw = depthwise.scales(|_| f64::from(scale), |k, _| same(k, scale))?;
+            let pw = pointwise.scales(
+                |channel| f64::from(products.at(channel)) / f64::from(scale),
+                |k, channel| same(scale * k, products.at(channel)),
             )?;
-            let guess = products.map(|product| f64::from(product) / f64::from(scale));
-            let makes = |k: f32, channel: usize| same(scale * k, products.at(channel));
-            if let Some(pointwise) = kernel(pointwise, pointwise_bits, &guess, makes) {
-                let last = Axis(depthwise.ndim());
-                return Some(SeparableConv2D {
-                    depthwise_kernel: typed(depthwise.insert_axis(last))?,
-                    pointwise_kernel: typed(pointwise.insert_axis(Axis(0)).insert_axis(Axis(0)))?,
-                    bias: self.bias()?,
-                    strides: op.strides,
-                    padding: op.padding,
-                    dilation: op.dilation,
-                    activation: Activation::Linear,
-                });
-            }
-        }
-        None
+            Some((dw, pw))
+        });
+        let (dw, pw) = found?;
+        let (depthwise, pointwise) = (depthwise.floats(&dw)?, pointwise.floats(&pw)?);
+        let last = Axis(depthwise.ndim());
+        Some(SeparableConv2D {
+            depthwise_kernel: typed(depthwise.insert_axis(last))?,
+            pointwise_kernel: typed(pointwise.insert_axis(Axis(0)).insert_axis(Axis(0)))?,
+            bias: self.bias()?,
+            strides: op.strides,
+            padding: op.padding,
+            dilation: op.dilation,
+            activation: Activation::Linear,
+        })
     }
 
     fn dense(&self, kernel: &Array2<i32>) -> Option<Dense> {
@@ -208,16 +203,16 @@ impl Place<'_> {
 
     /// Returns the float kernel of a layer with one kernel, whose last axis is that of the outputs.
     fn kernel<D: Dimension>(&self, values: &Array<i32, D>) -> Option<ArrayD<f32>> {
-        let scales = self.integer.inner.scales.as_ref()?;
+        let wanted = self.integer.inner.scales.as_ref()?;
         let x = self.inputs.first()?.scales.as_ref();
-        let x = x.map(|scales| scales.at(0));
-        let guess = scales.map(|scale| f64::from(scale) / x.map_or(1.0, f64::from));
-        kernel(
-            &values.clone().into_dyn(),
-            self.weight_bits(),
-            &guess,
-            |k, channel| same(x.map_or(k, |x| x * k), scales.at(channel)),
-        )
+        let x = x.map_or(1.0, |scales| scales.at(0));
+        let values = values.clone().into_dyn();
+        let kernel = Kernel::new(&values, self.weight_bits(), wanted)?;
+        let scales = kernel.scales(
+            |channel| f64::from(wanted.at(channel)) / f64::from(x),
+            |k, channel| same(x * k, wanted.at(channel)),
+        )?;
+        kernel.floats(&scales)
     }
 
     fn weight_bits(&self) -> u8 {
@@ -293,6 +288,34 @@ impl Place<'_> {
             offset: PerAxis::Tensor(0.0),
         })
     }
+}
+
+/// Returns depthwise scales of every mantissa; only one if the weights do not fill the integers.
+fn depthwise_scales(
+    depthwise: &Kernel<'_>,
+    pointwise: &Kernel<'_>,
+    products: &PerAxis<f32>,
+    int_max: f32,
+) -> Box<dyn Iterator<Item = f32>> {
+    if depthwise.first_minimal().is_some() {
+        return Box::new(std::iter::once(MIN_SCALE));
+    }
+    // A pointwise channel of the smallest scale tells the depthwise one. Otherwise a small one
+    // leaves most room.
+    let about = match pointwise.first_minimal() {
+        Some(channel) => products.at(channel) / MIN_SCALE,
+        None => 4.0 * MIN_SCALE,
+    };
+    let mut start = 1.0_f32;
+    while start > about * int_max && start > f32::MIN_POSITIVE {
+        start /= 2.0;
+    }
+    while 2.0 * start <= about * int_max {
+        start *= 2.0;
+    }
+    let ranges = std::iter::successors(Some(start), |range| Some(range.next_up()));
+    let ranges = ranges.take_while(move |range| *range < 2.0 * start);
+    Box::new(ranges.map(move |range| range / int_max))
 }
 
 /// Returns slopes that the negative half of a table may have, those that people write first.

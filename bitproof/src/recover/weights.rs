@@ -12,7 +12,7 @@ const N_NEIGHBOURS: usize = 4;
 const NUDGE: f32 = 1.0 + 1.0 / 1_048_576.0;
 
 /// The smallest scale of a weight (NUMERICS.md: N8).
-const MIN_SCALE: f32 = 1e-6;
+pub(super) const MIN_SCALE: f32 = 1e-6;
 
 /// Returns the float nearest to `x` and its neighbours, the nearest first.
 #[expect(
@@ -36,48 +36,102 @@ pub(super) fn int_max(bitwidth: u8) -> Option<f32> {
     u16::try_from(bits.int_max()).ok().map(f32::from)
 }
 
-/// Returns the float kernel of integers whose last axis is that of the output channels.
-///
-/// `makes_scale(k, channel)` says whether a kernel scale `k` gives the scale that is wanted, and
-/// `guess` is about that `k`.
-pub(super) fn kernel(
-    values: &ArrayD<i32>,
-    bitwidth: u8,
-    guess: &PerAxis<f64>,
-    makes_scale: impl Fn(f32, usize) -> bool,
-) -> Option<ArrayD<f32>> {
-    let int_max = int_max(bitwidth)?;
-    let channels = Axis(values.ndim().checked_sub(1)?);
-    let float = |v: i32| i16::try_from(v).map(f32::from).ok();
-    let largest =
-        |values: &mut dyn Iterator<Item = &i32>| values.fold(0, |max, v| v.abs().max(max));
-    let whole = largest(&mut values.iter());
-    let mut floats = ArrayD::zeros(values.raw_dim());
-    for (channel, slice) in values.axis_iter(channels).enumerate() {
-        let largest = match guess {
-            PerAxis::Tensor(_) => whole,
-            PerAxis::Axis(_) => largest(&mut slice.iter()),
+/// A kernel of integers; its last axis is that of the output channels.
+pub(super) struct Kernel<'a> {
+    values: &'a ArrayD<i32>,
+    int_max: f32,
+    /// Whether the largest weight behind each scale fills the integers.
+    fills: Vec<bool>,
+}
+
+/// A scale, and the largest weight that makes it; none where it is [`MIN_SCALE`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scale {
+    scale: f32,
+    range: Option<f32>,
+}
+
+impl<'a> Kernel<'a> {
+    /// Returns the kernel for as many scales as `scales` has.
+    pub(super) fn new<T: Copy>(
+        values: &'a ArrayD<i32>,
+        bitwidth: u8,
+        scales: &PerAxis<T>,
+    ) -> Option<Self> {
+        let int_max = int_max(bitwidth)?;
+        let largest = |values: &mut dyn Iterator<Item = &i32>| {
+            let largest = values.fold(0, |max, v| v.abs().max(max));
+            float(largest).map(|largest| largest >= int_max)
         };
-        let (range, scale) = if float(largest)? < int_max {
-            // The scale was too small for the weights to fill the integers.
-            (None, makes_scale(MIN_SCALE, channel).then_some(MIN_SCALE)?)
-        } else {
-            let ranges = near(guess.at(channel) * f64::from(int_max));
-            let mut ranges = ranges.filter(|range| *range / int_max > MIN_SCALE);
-            let range = ranges.find(|range| makes_scale(*range / int_max, channel))?;
-            (Some(range), range / int_max)
+        let fills = match scales {
+            PerAxis::Tensor(_) => vec![largest(&mut values.iter())?],
+            PerAxis::Axis(_) => {
+                let channels = values.axis_iter(Axis(values.ndim().checked_sub(1)?));
+                let fills = channels.map(|channel| largest(&mut channel.iter()));
+                fills.collect::<Option<Vec<bool>>>()?
+            }
         };
-        let mut target = floats.index_axis_mut(channels, channel);
-        for (v, float_weight) in slice.iter().zip(target.iter_mut()) {
-            let v = float(*v)?;
-            *float_weight = match range {
-                // The weight that made the scale has to make it again.
-                Some(range) if v.abs() >= int_max => range.copysign(v),
-                Some(_) | None => v * scale,
-            };
-        }
+        Some(Self {
+            values,
+            int_max,
+            fills,
+        })
     }
-    Some(floats)
+
+    /// Returns the first channel whose scale is the smallest that there is.
+    pub(super) fn first_minimal(&self) -> Option<usize> {
+        self.fills.iter().position(|fills| !fills)
+    }
+
+    /// Returns scales that the quantizer can make.
+    ///
+    /// `is_wanted(k, channel)` says whether a scale `k` is one that is wanted, and `guess` is about
+    /// that `k`.
+    pub(super) fn scales(
+        &self,
+        guess: impl Fn(usize) -> f64,
+        is_wanted: impl Fn(f32, usize) -> bool,
+    ) -> Option<Vec<Scale>> {
+        let scale = |(channel, fills): (usize, &bool)| {
+            if !fills {
+                let minimal = Scale {
+                    scale: MIN_SCALE,
+                    range: None,
+                };
+                return is_wanted(MIN_SCALE, channel).then_some(minimal);
+            }
+            let mut scales = near(guess(channel) * f64::from(self.int_max)).map(|range| Scale {
+                scale: range / self.int_max,
+                range: Some(range),
+            });
+            scales.find(|found| found.scale > MIN_SCALE && is_wanted(found.scale, channel))
+        };
+        self.fills.iter().enumerate().map(scale).collect()
+    }
+
+    /// Returns the float kernel that has these scales.
+    pub(super) fn floats(&self, scales: &[Scale]) -> Option<ArrayD<f32>> {
+        let channels = Axis(self.values.ndim().checked_sub(1)?);
+        let mut floats = ArrayD::zeros(self.values.raw_dim());
+        for (channel, slice) in self.values.axis_iter(channels).enumerate() {
+            let Scale { scale, range } = *scales.get(channel).or(scales.first())?;
+            let mut target = floats.index_axis_mut(channels, channel);
+            for (v, weight) in slice.iter().zip(target.iter_mut()) {
+                let v = float(*v)?;
+                *weight = match range {
+                    // The weight that made the scale has to make it again.
+                    Some(range) if v.abs() >= self.int_max => range.copysign(v),
+                    Some(_) | None => v * scale,
+                };
+            }
+        }
+        Some(floats)
+    }
+}
+
+/// Returns an integer weight as a float.
+fn float(value: i32) -> Option<f32> {
+    i16::try_from(value).map(f32::from).ok()
 }
 
 /// Returns the float bias of a layer, if it has one; its integers have `value_bits` bits.

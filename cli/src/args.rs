@@ -164,7 +164,8 @@ pub(crate) struct ModelFormatArgs {
 pub(crate) struct QuantizeArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// Where to write the quantized model [default: MODEL with the extension .bpq.safetensors]
+    /// Where to write the quantized model: .bpq.safetensors, or .h5 for QuantizeML [default: MODEL
+    /// with the extension .bpq.safetensors]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) save: Option<PathBuf>,
     #[command(flatten)]

@@ -84,7 +84,7 @@ pub fn save(model: &QuantizedModel, path: &Path) -> Result<(), Error> {
     Ok(model_files::write_bpq(model, path)?)
 }
 
-/// Writes what [`quantize`](crate::quantize) made, as [`save`] does.
+/// Writes what [`quantize`](fn@crate::quantize) made, as [`save`] does.
 ///
 /// # Errors
 ///

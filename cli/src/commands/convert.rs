@@ -8,13 +8,16 @@ use crate::args::{ConvertArgs, Format};
 
 /// Writes a model in another format.
 pub(super) fn run(args: &ConvertArgs) -> Result<()> {
-    convert(&args.input, &args.output)?;
+    let left_out = convert(&args.input, &args.output)?;
+    let output = args.output.display().to_string();
     match args.format.format {
-        Format::Text => crate::outln!("written to {}", args.output.display()),
-        Format::Json => crate::outln!(
-            "{:#}",
-            json!({ "output": args.output.display().to_string() })
-        ),
+        Format::Text => {
+            for line in &left_out {
+                eprintln!("note: {line}");
+            }
+            crate::outln!("written to {output}");
+        }
+        Format::Json => crate::outln!("{:#}", json!({ "output": output, "left_out": left_out })),
     }
     Ok(())
 }

@@ -47,7 +47,7 @@ def case_arguments(case, folder):
             "--batch-size", call["batch_size"] or max(1, -(-n // (call["num_samples"] or n))), "-e", call["epochs"],
             "-w", q["weight_bits"], "-i", q["input_weight_bits"], "-a", q["activation_bits"], "-o", q["output_bits"],
             "-b", q["buffer_bits"],
-            "--input-quantizer", "never" if call["reference"].startswith("0.11") else "always"]
+            "--input-quantizer", "never" if old_version(case) else "always"]
     if q.get("input_dtype"):
         args += ["--input-dtype", q["input_dtype"]]
     if q.get("per_tensor_activations"):
@@ -62,6 +62,10 @@ def case_arguments(case, folder):
         (folder / "q_config.json").write_text(json.dumps(call["q_config"]))
         args += ["-c", folder / "q_config.json"]
     return args, bool(call.get("sequence"))
+
+
+def old_version(case):
+    return json.loads((case / "call.json").read_text())["reference"].startswith("0.11")
 
 
 def random_inputs(model, rng):
@@ -167,6 +171,8 @@ def main():
     for place in places:
         if (place / "expected" / "error.txt").exists() or place.name in REFUSED:
             continue
+        if place.is_dir() and old_version(place) and "tutorial" not in place.name:
+            continue  # only for the tutorial's layers do both versions compute the same
         with tempfile.TemporaryDirectory() as folder:
             folder = pathlib.Path(folder)
             if place.is_dir():

@@ -29,7 +29,10 @@ impl Kernels {
     ///
     /// Panics if `x` is no whole number of pixels.
     pub fn largest_magnitudes(self, x: &[f32], largest: &mut [u32]) {
-        assert!(x.len().checked_rem(largest.len()) == Some(0), "whole pixels");
+        assert!(
+            x.len().checked_rem(largest.len()) == Some(0),
+            "whole pixels"
+        );
         dispatch(self, Magnitudes { x, largest });
     }
 }

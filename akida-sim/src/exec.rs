@@ -440,7 +440,7 @@ fn raw_input(
 fn whole(v: f32) -> Option<i32> {
     let integer = v as i32;
     // The largest `i32` is no f32: 2^31 would come back too.
-    (integer as f32 == v && v < 2_147_483_648.0).then_some(integer)
+    (integer as f32 == v && v < -(i32::MIN as f32)).then_some(integer)
 }
 
 fn quantize_input(

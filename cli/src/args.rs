@@ -105,6 +105,16 @@ pub(crate) enum Command {
     /// Print the JSON Schema of a q_config file
     #[command(after_help = "Example:\n  bitproof schema > q_config.schema.json")]
     Schema,
+    /// Print the completions of a shell
+    #[command(
+        after_help = "Example:\n  bitproof completions bash > ~/.local/share/bash-completion/completions/bitproof"
+    )]
+    Completions(crate::commands::completions::CompletionsArgs),
+    /// Print the manual page, or write one for each command
+    #[command(
+        after_help = "Example:\n  bitproof man --out ~/.local/share/man/man1\n  man bitproof-quantize"
+    )]
+    Man(crate::commands::man::ManArgs),
     /// Quantize, simulate and measure an embedded network on real digits
     #[command(after_help = "Example:\n  bitproof demo")]
     Demo(FormatArgs),

@@ -1,11 +1,13 @@
 //! One module a command.
 
 mod calibrate;
+pub(crate) mod completions;
 mod config;
 mod convert;
 mod demo;
 mod eval;
 mod insert_rescaling;
+pub(crate) mod man;
 pub(crate) mod prove;
 mod quantize;
 mod run;
@@ -35,6 +37,8 @@ pub(crate) fn run(command: Command) -> Result<Answer> {
             crate::outln!("{}", bitproof::config_schema::to_indented(&schema));
             Ok(())
         }
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
         Command::Demo(args) => demo::run(&args),
     }?;
     Ok(Answer::Yes)

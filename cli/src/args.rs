@@ -105,6 +105,11 @@ pub(crate) enum Command {
     /// Print the JSON Schema of a q_config file
     #[command(after_help = "Example:\n  bitproof schema > q_config.schema.json")]
     Schema,
+    /// Write a page that shows a quantized model: verdicts, ranges, weights, outputs, accuracy
+    #[command(
+        after_help = "Example:\n  bitproof quantize model.h5 --samples x.npy -s q.bpq.safetensors --format json > log.json\n  bitproof report q.bpq.safetensors --float model.h5 --data test.npz --log log.json -o report.html\n\nThe page is one file without scripts; it asks for nothing from elsewhere."
+    )]
+    Report(Box<crate::commands::report::ReportArgs>),
     /// Print the completions of a shell
     #[command(
         after_help = "Example:\n  bitproof completions bash > ~/.local/share/bash-completion/completions/bitproof"

@@ -10,6 +10,7 @@ mod insert_rescaling;
 pub(crate) mod man;
 pub(crate) mod prove;
 mod quantize;
+pub(crate) mod report;
 mod run;
 mod summary;
 pub(crate) mod verify_certificate;
@@ -37,6 +38,7 @@ pub(crate) fn run(command: Command) -> Result<Answer> {
             crate::outln!("{}", bitproof::config_schema::to_indented(&schema));
             Ok(())
         }
+        Command::Report(args) => report::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
         Command::Demo(args) => demo::run(&args),

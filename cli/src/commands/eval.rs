@@ -55,33 +55,15 @@ pub(super) fn run(args: &EvalArgs) -> Result<()> {
 
 /// Labelled data.
 pub(super) struct Data {
-    images: Samples,
-    labels: Vec<i64>,
+    pub(super) images: Samples,
+    pub(super) labels: Vec<i64>,
 }
 
 impl Data {
     fn open(args: &EvalArgs) -> Result<Self> {
         let source = &args.source;
-        if let Some(path) = args.data.as_deref().filter(|path| path.is_dir()) {
-            let labelled = labelled_images(path)?;
-            samples::note_left_out(path, labelled.n_left_out);
-            return Ok(Self {
-                images: samples::images(labelled.paths, source)?,
-                labels: labelled.labels,
-            });
-        }
         if let Some(path) = &args.data {
-            if source.samples_key.is_some() {
-                bail!("--samples-key: --data takes the arrays `x_test` and `y_test`");
-            }
-            let source = SourceArgs {
-                samples_key: Some(IMAGES_KEY.to_owned()),
-                ..source.clone()
-            };
-            return Ok(Self {
-                images: samples::at(path, &source)?,
-                labels: inputs::labels(path, Some(LABELS_KEY))?,
-            });
+            return Self::at(path, source);
         }
         let (Some(images), Some(labels)) = (&args.images, &args.labels) else {
             bail!("give --data, or --images and --labels");
@@ -89,6 +71,29 @@ impl Data {
         Ok(Self {
             images: samples::at(images, source)?,
             labels: inputs::labels(labels, None)?,
+        })
+    }
+
+    /// Returns the data of a `.npz`, or of a folder with a folder of images for each class.
+    pub(super) fn at(path: &Path, source: &SourceArgs) -> Result<Self> {
+        if path.is_dir() {
+            let labelled = labelled_images(path)?;
+            samples::note_left_out(path, labelled.n_left_out);
+            return Ok(Self {
+                images: samples::images(labelled.paths, source)?,
+                labels: labelled.labels,
+            });
+        }
+        if source.samples_key.is_some() {
+            bail!("--samples-key: --data takes the arrays `x_test` and `y_test`");
+        }
+        let source = SourceArgs {
+            samples_key: Some(IMAGES_KEY.to_owned()),
+            ..source.clone()
+        };
+        Ok(Self {
+            images: samples::at(path, &source)?,
+            labels: inputs::labels(path, Some(LABELS_KEY))?,
         })
     }
 
@@ -180,7 +185,12 @@ fn one_output(shapes: &[Shape]) -> Result<usize> {
 }
 
 /// Returns the labels of the next `n` images that were not left out.
-fn labels_of(labels: &[i64], next: &mut usize, n: usize, skipped: &[Skipped]) -> Result<Vec<i64>> {
+pub(super) fn labels_of(
+    labels: &[i64],
+    next: &mut usize,
+    n: usize,
+    skipped: &[Skipped],
+) -> Result<Vec<i64>> {
     let mut found = Vec::with_capacity(n);
     while found.len() < n {
         if skipped.binary_search_by_key(next, |s| s.index).is_err() {

@@ -26,8 +26,8 @@ pub(crate) fn card(
     html! {
         details open[is_bad] {
             summary {
+                span class="what" { b { (name) } " " span class="note" { (shown(&node.class_name)) } }
                 span class={ "badge " (standing.class()) } { (standing.sign()) " " (standing.words()) }
-                b { (name) } span class="note" { (shown(&node.class_name)) }
             }
             div class="inside" id={ "layer-" (index) } {
                 p class="note" { (facts(node)) }
@@ -83,12 +83,12 @@ fn stages(name: &str, proof: &LayerProof, counters: Option<&Counters>) -> Markup
         div class="scroll" tabindex="0" role="region" aria-label={ "Intermediates of " (name) } {
             table {
                 thead { tr {
-                    th scope="col" { "intermediate" }
+                    th scope="col" { "intermediate" } th scope="col" { "verdict" }
                     th scope="col" class="num" { "least" } th scope="col" class="num" { "largest" }
                     @if counters.is_some() {
                         th scope="col" class="num" { "observed" } th scope="col" class="num" { "saturated" }
                     }
-                    th scope="col" class="num" { "limit" } th scope="col" { "verdict" }
+                    th scope="col" class="num" { "limit" }
                 } }
                 tbody { @for stage in &proof.stages { (row(stage, counters)) } }
             }
@@ -103,6 +103,7 @@ fn row(stage: &StageProof, counters: Option<&Counters>) -> Markup {
     html! {
         tr {
             th scope="row" { (bounds.stage.name()) }
+            td class="break" { (verdict(stage)) }
             td class="num" { (grouped(range.lo)) }
             td class="num" { (grouped(range.hi)) }
             @if let Some(seen) = seen {
@@ -110,7 +111,6 @@ fn row(stage: &StageProof, counters: Option<&Counters>) -> Markup {
                 td class="num" { (grouped_count(seen.saturated)) }
             }
             td class="num" { "± 2" sup { (bounds.value_bits.bits()) } }
-            td { (verdict(stage)) }
         }
     }
 }

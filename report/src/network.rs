@@ -9,12 +9,19 @@ use crate::text::{cut, shown};
 const NODE_WIDTH: usize = 220;
 const NODE_HEIGHT: usize = 44;
 const COLUMN: usize = NODE_WIDTH + 16;
-const ROW: usize = NODE_HEIGHT + 22;
+/// Height between two rows.
+const GAP: usize = 22;
+const ROW: usize = NODE_HEIGHT + GAP;
 const MARGIN: usize = 6;
 /// Distance of the lines that pass layers by.
 const LANE: usize = 10;
 /// Characters of a name that fit into a box.
-const NAME_FITS: usize = 28;
+const NAME_FITS: usize = 25;
+/// Height in the gap between two rows where lines leave for the side, and where they come back.
+const LEAVE: usize = 6;
+const COME_BACK: usize = 15;
+/// How far from the middle of a box these lines start and end.
+const ASIDE: usize = 50;
 
 /// Where the boxes and the lines are.
 struct Layout {
@@ -28,18 +35,17 @@ struct Layout {
     size: [usize; 2],
 }
 
+/// Returns whether the drawing needs the whole width of a large screen.
+pub(crate) fn is_wide(model: &QuantizedModel) -> bool {
+    layout(model).size[0] > 2 * COLUMN + LANE * 6
+}
+
 /// Returns the drawing; each box links to `#layer-INDEX`.
 pub(crate) fn drawing(model: &QuantizedModel, standings: &[Standing]) -> Markup {
     let layout = layout(model);
     let [width, height] = layout.size;
     let corner = |node: usize| layout.corners.get(node).copied().unwrap_or_default();
     let middle = |node: usize| corner(node)[0] + NODE_WIDTH.div_euclid(2);
-    let side = |node: usize| {
-        (
-            corner(node)[0] + NODE_WIDTH,
-            corner(node)[1] + NODE_HEIGHT.div_euclid(2),
-        )
-    };
     html! {
         svg class="network" width=(width) height=(height) viewBox={ "0 0 " (width) " " (height) }
             xmlns="http://www.w3.org/2000/svg" role="group" aria-label="The network, layer by layer" {
@@ -55,10 +61,11 @@ pub(crate) fn drawing(model: &QuantizedModel, standings: &[Standing]) -> Markup 
                     d={ "M" (x) " " (y) "V" (y + 6) "L" (x2) " " (y2 - 8) "V" (y2 - 1) } {}
             }
             @for (from, to, lane) in &layout.passing {
-                @let ((x, y), (x2, y2)) = (side(*from), side(*to));
+                @let (x, x2) = (middle(*from) + ASIDE, middle(*to) + ASIDE);
+                @let (y, y2) = (corner(*from)[1] + NODE_HEIGHT, corner(*to)[1]);
                 @let lane = layout.boxes_width + LANE * (lane + 1);
                 path class="edge" marker-end="url(#arrow)"
-                    d={ "M" (x) " " (y) "H" (lane) "V" (y2) "H" (x2 + 1) } {}
+                    d={ "M" (x) " " (y) "V" (y + LEAVE + lane.rem_euclid(7)) "H" (lane) "V" (y2 + COME_BACK - GAP) "H" (x2) "V" (y2 - 1) } {}
             }
             @for (i, (node, standing)) in model.nodes.iter().zip(standings).enumerate() {
                 @let [x, y] = corner(i);

@@ -8,7 +8,7 @@ use crate::accuracy::Accuracy;
 use crate::chart::{Gauge, bits_of, gauge, largest};
 use crate::layer::{card, span};
 use crate::log::LoggedRewrite;
-use crate::network::drawing;
+use crate::network::{drawing, is_wide};
 use crate::standing::{Standing, standings};
 use crate::text::{bytes, count_of, grouped, percent, shown, shown_text};
 use crate::{Facts, QuantizeLog, Report};
@@ -55,7 +55,7 @@ pub fn page(report: &Report<'_>) -> String {
                     nav aria-label="Sections" { ul { @for (id, name) in &sections { li { a href={ "#" (id) } { (name) } } } } }
                 }
                 main {
-                    div class="columns" {
+                    div class=(if is_wide(report.model) { "columns wide" } else { "columns" }) {
                         section class="map" aria-labelledby="network" {
                             h2 id="network" { "Network" }
                             (legend(&verdicts))

@@ -102,9 +102,11 @@ pub(crate) enum Command {
         after_help = "Float models (.keras, .h5) become Keras 2 .h5; quantized ones (QuantizeML's .h5, .bpq.safetensors) become either of\nthe two. What the target cannot say is refused. A .h5 of weights alone is read with its model's JSON beside it: NAME.json\nfor NAME.weights.h5 or NAME.h5, otherwise config.json. A .h5 holds no provenance.\n\nExample:\n  bitproof convert model.bpq.safetensors quantized.h5"
     )]
     Convert(ConvertArgs),
-    /// Print the JSON Schema of a q_config file
-    #[command(after_help = "Example:\n  bitproof schema > q_config.schema.json")]
-    Schema,
+    /// Print the JSON Schema of a q_config file, or of what a command prints with --format json
+    #[command(
+        after_help = "Example:\n  bitproof schema > q_config.schema.json\n  bitproof schema --of prove > prove.schema.json\n\nLater versions may add fields; those that a schema requires stay."
+    )]
+    Schema(crate::commands::schema::SchemaArgs),
     /// Write a page that shows a quantized model: verdicts, ranges, weights, outputs, accuracy
     #[command(
         after_help = "Example:\n  bitproof quantize model.h5 --samples x.npy -s q.bpq.safetensors --format json > log.json\n  bitproof report q.bpq.safetensors --float model.h5 --data test.npz --log log.json -o report.html\n\nThe page is one file without scripts; it asks for nothing from elsewhere."

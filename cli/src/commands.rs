@@ -12,6 +12,7 @@ pub(crate) mod prove;
 mod quantize;
 pub(crate) mod report;
 mod run;
+pub(crate) mod schema;
 mod summary;
 pub(crate) mod verify_certificate;
 
@@ -33,11 +34,7 @@ pub(crate) fn run(command: Command) -> Result<Answer> {
         Command::Eval(args) => eval::run(&args),
         Command::InsertRescaling(args) => insert_rescaling::run(&args),
         Command::Convert(args) => convert::run(&args),
-        Command::Schema => {
-            let schema = bitproof::config_schema::json_schema();
-            crate::outln!("{}", bitproof::config_schema::to_indented(&schema));
-            Ok(())
-        }
+        Command::Schema(args) => schema::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),

@@ -107,10 +107,10 @@ fn row(stage: &StageProof, counters: Option<&Counters>) -> Markup {
             td class="num" { (grouped(range.lo)) }
             td class="num" { (grouped(range.hi)) }
             @if let Some(seen) = seen {
-                td class="num" { "± " (grouped_count(seen.max_abs)) }
+                td class="num" { "±\u{a0}" (grouped_count(seen.max_abs)) }
                 td class="num" { (grouped_count(seen.saturated)) }
             }
-            td class="num" { "± 2" sup { (bounds.value_bits.bits()) } }
+            td class="num" { "±\u{a0}2" sup { (bounds.value_bits.bits()) } }
         }
     }
 }

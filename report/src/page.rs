@@ -286,7 +286,7 @@ fn range_row(
             (gauge(bar))
             p class="note" {
                 "bound " (grouped(range.lo)) " to " (grouped(range.hi))
-                @if let Some(observed) = observed { ", observed ± " (largest(observed)) }
+                @if let Some(observed) = observed { ", observed ±\u{a0}" (largest(observed)) }
                 ", limit " (grouped(stage.bounds.value_bits.int_min())) " to " (grouped(stage.bounds.value_bits.int_max()))
             }
         }

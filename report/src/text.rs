@@ -47,11 +47,12 @@ pub(crate) fn short(v: f64) -> String {
         return "0".to_owned();
     }
     if !(1e-3..1e6).contains(&magnitude) {
-        return format!("{v:.2e}");
+        return format!("{v:.2e}").replace('-', "−");
     }
     let digits = if magnitude < 10.0 { 4 } else { 1 };
     let text = format!("{v:.digits$}");
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    text.replace('-', "−")
 }
 
 /// Returns an integer with its digits in groups of three, as `1 234`.
@@ -132,8 +133,8 @@ mod tests {
             "−9\u{202f}223\u{202f}372\u{202f}036\u{202f}854\u{202f}775\u{202f}808"
         );
         assert_eq!(short(0.25), "0.25");
-        assert_eq!(short(-12.0), "-12");
-        assert_eq!(short(1e-9), "1.00e-9");
+        assert_eq!(short(-12.0), "−12");
+        assert_eq!(short(1e-9), "1.00e−9");
         assert_eq!(percent(1, 1_000_000), "< 0.01 %");
         assert_eq!(percent(0, 0), "0.00 %");
     }

@@ -46,7 +46,10 @@ fn names_of_a_hostile_file_stay_text() {
         );
         // Every second part is an attribute's value.
         let mut bare = tag.split('"').step_by(2);
-        assert!(bare.all(|part| !part.contains(" on")), "an event of <{tag}>");
+        assert!(
+            bare.all(|part| !part.contains(" on")),
+            "an event of <{tag}>"
+        );
     }
 }
 

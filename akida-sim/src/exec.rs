@@ -11,7 +11,7 @@ mod weights;
 
 use float_model::{Dtype, GraphMemory, apply_step};
 use kernels::Activation;
-use ndarray::ArrayD;
+use ndarray::{ArrayD, ArrayViewD, Axis, Slice};
 use quantizer_core::layers::Memory;
 use quantizer_core::log2::mul_pow2;
 use quantizer_core::quantizers::InputQuantizer;
@@ -42,7 +42,22 @@ pub struct Executor<'m> {
 struct NodePlan {
     storage: Option<Storage>,
     linear: Option<LinearPlan>,
+    /// What a rectifier does together with the layer before it.
+    fusion: Option<Fusion>,
+    /// Whether the rectifier that alone takes this layer's results does its work.
+    is_fused: bool,
 }
+
+/// A layer and its rectifier in one pass.
+#[derive(Debug)]
+struct Fusion {
+    /// Node of the layer.
+    linear: usize,
+    plan: LinearPlan,
+}
+
+/// Called with the index and the output of each layer.
+type Observer<'o> = Option<&'o mut dyn FnMut(usize, &Tensor)>;
 
 /// What the temporal layers of a model remember between the steps of a sequence.
 ///
@@ -84,10 +99,39 @@ impl<'m> Executor<'m> {
                 | QuantizedOp::Dequantizer(_)
                 | QuantizedOp::Float(_) => None,
             };
-            plans.push(NodePlan { storage, linear });
+            plans.push(NodePlan {
+                storage,
+                linear,
+                fusion: None,
+                is_fused: false,
+            });
             intervals.push(interval);
         }
+        fuse(model, &mut plans);
         Self { model, plans }
+    }
+
+    /// Returns the outputs for `input`, `[batch, ...]`, as [`run`](Self::run) without an observer: faster, since layers
+    /// that write nothing but their rectifier's input do not write it.
+    ///
+    /// Images pass through the network a few at a time, so memory does not grow with the batch.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`run`](Self::run).
+    pub fn outputs(&self, input: &ArrayD<f32>) -> Result<Run, ModelError> {
+        let n_items = input.shape().first().copied().unwrap_or(0);
+        if self.model.is_temporal() || n_items < 2 {
+            return self.walk(input.view(), &mut ModelMemory::default(), None);
+        }
+        let runs: Result<Vec<Run>, ModelError> = (0..n_items)
+            .into_par_iter()
+            .map(|item| {
+                let input = input.slice_axis(Axis(0), Slice::from(item..item + 1));
+                self.walk(input, &mut ModelMemory::default(), None)
+            })
+            .collect();
+        joined(runs?)
     }
 
     /// Returns the outputs for `input`, `[batch, ...]`; integer inputs hold whole numbers.
@@ -121,6 +165,16 @@ impl<'m> Executor<'m> {
         memory: &mut ModelMemory,
         observer: &mut dyn FnMut(usize, &Tensor),
     ) -> Result<Run, ModelError> {
+        self.walk(input.view(), memory, Some(observer))
+    }
+
+    /// Runs every layer; without an observer, some together with their rectifiers.
+    fn walk(
+        &self,
+        input: ArrayViewD<'_, f32>,
+        memory: &mut ModelMemory,
+        mut observer: Observer<'_>,
+    ) -> Result<Run, ModelError> {
         memory
             .integers
             .resize_with(self.model.nodes.len(), Memory::default);
@@ -130,15 +184,22 @@ impl<'m> Executor<'m> {
         let mut counters = vec![Counters::default(); nodes.len()];
         check_single_input(self.model)?;
         for (index, node) in nodes.iter().enumerate() {
-            let inputs: Vec<&Tensor> = node
-                .inputs
-                .iter()
-                .filter_map(|i| tensors[*i].as_ref())
-                .collect();
-            let output = self.run_node(index, &inputs, input, memory, &mut counters[index])?;
-            observer(index, &output);
+            let plan = &self.plans[index];
+            if plan.is_fused && observer.is_none() {
+                continue;
+            }
+            let fusion = plan.fusion.as_ref().filter(|_| observer.is_none());
+            let taken = fusion.map_or(&node.inputs, |fusion| &nodes[fusion.linear].inputs);
+            let inputs: Vec<&Tensor> = taken.iter().filter_map(|i| tensors[*i].as_ref()).collect();
+            let output = match fusion {
+                Some(fusion) => self.run_fusion(fusion, index, &inputs, memory, &mut counters)?,
+                None => self.run_node(index, &inputs, &input, memory, &mut counters[index])?,
+            };
+            if let Some(observer) = &mut observer {
+                observer(index, &output);
+            }
             tensors[index] = Some(output);
-            for i in &node.inputs {
+            for i in taken {
                 n_uses[*i] -= 1;
                 if n_uses[*i] == 0 {
                     tensors[*i] = None;
@@ -154,11 +215,35 @@ impl<'m> Executor<'m> {
         Ok(Run { outputs, counters })
     }
 
+    /// Runs a layer and its rectifier, which is node `index`; each gets the counts of its own stages.
+    fn run_fusion(
+        &self,
+        fusion: &Fusion,
+        index: usize,
+        inputs: &[&Tensor],
+        memory: &mut ModelMemory,
+        counters: &mut [Counters],
+    ) -> Result<Tensor, ModelError> {
+        let node = &self.model.nodes[fusion.linear];
+        let QuantizedOp::Integer(layer) = &node.op else {
+            return Err(ModelError::invalid(&node.name, "has no weights"));
+        };
+        let mut both = Counters::default();
+        let memory = &mut memory.integers[fusion.linear];
+        let output = fusion.plan.run(&node.name, layer, inputs[0], memory, &mut both)?;
+        for (stage, count) in both.iter() {
+            let is_of_rectifier = matches!(stage, Stage::ScaleMultiply | Stage::OutputRescale);
+            let owner = if is_of_rectifier { index } else { fusion.linear };
+            counters[owner].add(stage, count);
+        }
+        Ok(output)
+    }
+
     fn run_node(
         &self,
         index: usize,
         inputs: &[&Tensor],
-        input: &ArrayD<f32>,
+        input: &ArrayViewD<'_, f32>,
         memory: &mut ModelMemory,
         counters: &mut Counters,
     ) -> Result<Tensor, ModelError> {
@@ -191,6 +276,47 @@ impl<'m> Executor<'m> {
     }
 }
 
+/// Lets rectifiers do the work of the layers before them, where no other layer takes their results.
+fn fuse(model: &QuantizedModel, plans: &mut [NodePlan]) {
+    let n_uses = count_uses(model);
+    for (index, node) in model.nodes.iter().enumerate() {
+        let &[linear] = node.inputs.as_slice() else {
+            continue;
+        };
+        let ops = (&model.nodes[linear].op, &node.op);
+        let (QuantizedOp::Integer(layer), QuantizedOp::Integer(rectifier)) = ops else {
+            continue;
+        };
+        let out = plans[index].storage.unwrap_or(Storage::I64);
+        let plan = plans[linear].linear.as_ref().filter(|_| n_uses[linear] == 1);
+        if let Some(plan) = plan.and_then(|plan| plan.rectified(layer, rectifier, out)) {
+            plans[index].fusion = Some(Fusion { linear, plan });
+            plans[linear].is_fused = true;
+        }
+    }
+}
+
+/// Returns the runs of consecutive items as one.
+fn joined(runs: Vec<Run>) -> Result<Run, ModelError> {
+    let mut runs = runs.into_iter();
+    let Some(mut all) = runs.next() else {
+        return Ok(Run {
+            outputs: Vec::new(),
+            counters: Vec::new(),
+        });
+    };
+    for run in runs {
+        all.counters
+            .iter_mut()
+            .zip(&run.counters)
+            .for_each(|(own, other)| own.merge(other));
+        for (own, other) in all.outputs.iter_mut().zip(run.outputs) {
+            own.append(other)?;
+        }
+    }
+    Ok(all)
+}
+
 fn count_uses(model: &QuantizedModel) -> Vec<usize> {
     let mut n_uses = vec![0; model.nodes.len()];
     let inputs = model.nodes.iter().flat_map(|node| &node.inputs);
@@ -218,7 +344,7 @@ fn check_single_input(model: &QuantizedModel) -> Result<(), ModelError> {
 fn enter_model(
     node: &QuantizedNode,
     kind: &InputKind,
-    x: &ArrayD<f32>,
+    x: &ArrayViewD<'_, f32>,
     storage: Storage,
 ) -> Result<Tensor, ModelError> {
     let fits = x.ndim() == node.shape.len() + 1
@@ -241,7 +367,7 @@ fn enter_model(
                 let message = format!("value {position} of the input is not finite");
                 return Err(ModelError::invalid(&node.name, message));
             }
-            Ok(Tensor::from_floats(x.clone()))
+            Ok(Tensor::from_floats(x.to_owned()))
         }
         InputKind::Raw { dtype, .. } => raw_input(&node.name, *dtype, x, storage),
     }
@@ -251,7 +377,7 @@ fn enter_model(
 fn raw_input(
     name: &str,
     dtype: Dtype,
-    x: &ArrayD<f32>,
+    x: &ArrayViewD<'_, f32>,
     storage: Storage,
 ) -> Result<Tensor, ModelError> {
     let (lo, hi) = match dtype {
@@ -259,23 +385,44 @@ fn raw_input(
         Dtype::Int8 => (-128, 127),
         Dtype::UInt16 => (0, 65_535),
         Dtype::Int16 => (-32_768, 32_767),
-        Dtype::Int32 | Dtype::Float32 => (i32::MIN.into(), i32::MAX.into()),
+        Dtype::Int32 | Dtype::Float32 => (i32::MIN, i32::MAX),
     };
-    let is_integer = |v: f32| {
-        let integer = round_half_even(v);
-        (lo..=hi).contains(&integer) && int_to_f32(integer).to_bits() == (v + 0.0).to_bits()
-    };
-    if let Some(v) = x.iter().find(|v| !is_integer(**v)) {
-        let message = format!("input value {v} is no {}", dtype.name());
-        return Err(ModelError::invalid(name, message));
-    }
+    let x = x.as_standard_layout();
+    let integer = |v: f32| Some(whole(v)?).filter(|v| (lo..=hi).contains(v));
     let values = with_storage!(storage, T => {
-        T::values(x.iter().map(|v| T::narrow(round_half_even(*v))).collect())
+        let mut fits = true;
+        let values: Vec<T> = x
+            .iter()
+            .map(|v| {
+                let integer = integer(*v);
+                fits &= integer.is_some();
+                T::low_bits(integer.unwrap_or(0).into())
+            })
+            .collect();
+        fits.then(|| T::values(values))
     });
+    let Some(values) = values else {
+        let wrong = x.iter().find(|v| integer(**v).is_none());
+        let (v, dtype) = (wrong.copied().unwrap_or_default(), dtype.name());
+        return Err(ModelError::invalid(name, format!("input value {v} is no {dtype}")));
+    };
     Ok(Tensor {
         shape: x.shape().to_vec(),
         values,
     })
+}
+
+/// Returns a whole number as an integer, `None` for any other.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::float_cmp,
+    reason = "a number that comes back unchanged was whole"
+)]
+fn whole(v: f32) -> Option<i32> {
+    let integer = v as i32;
+    // The largest `i32` is no f32: 2^31 would come back too.
+    (integer as f32 == v && v < 2_147_483_648.0).then_some(integer)
 }
 
 fn quantize_input(

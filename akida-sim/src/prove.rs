@@ -216,7 +216,7 @@ fn try_samples(
 ) -> Result<(), ModelError> {
     let executor = Executor::new(model);
     for batch in samples.axis_chunks_iter(Axis(0), BATCH) {
-        let run = executor.run(&batch.to_owned(), &mut |_, _| ())?;
+        let run = executor.outputs(&batch.to_owned())?;
         for layer in &mut proof.layers {
             for stage in &mut layer.stages {
                 let (node, name) = (layer.node, stage.bounds.stage);

@@ -87,7 +87,7 @@ pub(crate) fn each_batch(
 
 /// Returns the first output of a run, as floats.
 pub(crate) fn predict(executor: &Executor<'_>, batch: &ArrayD<f32>) -> Result<ArrayD<f32>> {
-    let run = executor.run(batch, &mut |_, _| ())?;
+    let run = executor.outputs(batch)?;
     first_output(&run.outputs)
 }
 

@@ -9,12 +9,13 @@
 //! (kernel row, kernel column, channel), never split and never reassociated, and f32 steps are fused everywhere
 //! (NUMERICS.md F1). Only the payload and sign of a NaN are unspecified.
 //!
-//! This crate is the only one of the workspace with `unsafe`; all of it is in `dispatch`, `row` and
-//! `vnni`.
+//! This crate is the only one of the workspace with `unsafe`; all of it is in `dispatch`, `row`
+//! and the `vnni` modules.
 
 mod chain;
 mod contract;
 mod dispatch;
+mod finish;
 mod float;
 mod integer;
 mod isa;
@@ -26,11 +27,15 @@ mod products;
 mod row;
 mod tiles;
 mod vnni;
+mod vnni_depthwise;
+mod vnni_finish;
 
 pub use chain::{Accumulator, Activation, Weight};
+pub use finish::{Byte, Extremes, Finish};
 pub use isa::{ISA_VARIABLE, Isa, Kernels};
 pub use narrow::{Clipped, Limit, NarrowCounts, Narrowing, Steps};
 pub use operands::{
     Conv2d, ConvTranspose2d, Dense, Depthwise, DepthwiseTranspose, MaxPool, Window,
 };
 pub use vnni::{Lane, Packable, Packed, PackedConv};
+pub use vnni_depthwise::{PackedDepthwise, PackedDepthwiseConv};

@@ -14,7 +14,10 @@
 use std::arch::x86_64::{__m512i, _mm512_dpbusd_epi32, _mm512_dpwssd_epi32};
 use std::ops::Range;
 
+#[cfg(target_arch = "x86_64")]
+use crate::vnni_finish::{FinishLanes, WIDTH, load};
 use crate::contract::{check_len, check_per_channel, check_window};
+use crate::finish::{Byte, Extremes, Finish};
 use crate::isa::{Isa, Kernels};
 use crate::operands::Window;
 
@@ -86,6 +89,11 @@ pub trait Packable<L: Lane>: Copy + Send + Sync + 'static {
 
     /// Returns what the instruction takes for zero.
     fn zero() -> L::Activation;
+
+    /// Returns activations that the instruction takes as they are.
+    fn as_packed(_x: &[Self]) -> Option<&[L::Activation]> {
+        None
+    }
 }
 
 impl Packable<i8> for u8 {
@@ -98,6 +106,10 @@ impl Packable<i8> for u8 {
 
     fn zero() -> Self {
         0
+    }
+
+    fn as_packed(x: &[Self]) -> Option<&[Self]> {
+        Some(x)
     }
 }
 
@@ -208,6 +220,35 @@ impl Kernels {
         rows: Range<usize>,
         out: &mut [i32],
     ) {
+        let filters = conv.kernel.filters;
+        self.packed_rows(conv, rows, &mut Plain { out, filters });
+    }
+
+    /// Writes the finished output rows `rows` of a convolution into `out`, `[rows, out_w, filters]`, and adds what the
+    /// sums were to `extremes`. NUMERICS.md N15, N10.
+    ///
+    /// # Panics
+    ///
+    /// As [`conv2d_packed`](Self::conv2d_packed), and if `finish` has another number of channels.
+    pub fn conv2d_finished<X: Packable<L>, L: Lane, O: Byte>(
+        self,
+        conv: &PackedConv<'_, X, L>,
+        rows: Range<usize>,
+        (finish, out, extremes): (&Finish, &mut [O], &mut Extremes),
+    ) {
+        assert_eq!(finish.channels(), conv.kernel.filters, "a channel for each filter");
+        check_len("extremes", extremes.least.len(), &[finish.bias.len()]);
+        check_len("extremes", extremes.most.len(), &[finish.bias.len()]);
+        let mut sink = Finished { finish, out, extremes };
+        self.packed_rows(conv, rows, &mut sink);
+    }
+
+    fn packed_rows<X: Packable<L>, L: Lane>(
+        self,
+        conv: &PackedConv<'_, X, L>,
+        rows: Range<usize>,
+        sink: &mut impl Sink,
+    ) {
         let PackedConv {
             x,
             kernel,
@@ -221,25 +262,32 @@ impl Kernels {
         check_per_channel("padding", pad, channels);
         let n_taps = window.kernel_h * window.kernel_w;
         assert_eq!(n_taps * channels, kernel.rows, "rows of the kernel");
-        let filters = kernel.filters;
-        check_len("output", out.len(), &[rows.len(), window.out_w, filters]);
-        if out.is_empty() {
+        check_len("output", sink.len(), &[rows.len(), window.out_w, kernel.filters]);
+        if sink.len() == 0 {
+            return;
+        }
+        let stride = kernel.rows.div_ceil(L::GROUP) * L::GROUP;
+        let pixels = rows.start * window.out_w..rows.end * window.out_w;
+        let is_plain = window == Window::pointwise(window.in_h, window.in_w);
+        if let Some(x) = X::as_packed(x).filter(|_| is_plain && stride == channels && stride > 0) {
+            let x = &x[pixels.start * stride..pixels.end * stride];
+            for (block, x) in x.chunks(GATHERED * stride).enumerate() {
+                product(kernel, x, X::OFFSET, block * GATHERED, sink);
+            }
             return;
         }
         let outside: Vec<L::Activation> = match pad {
             Some(pad) => pad.iter().map(|v| v.packed()).collect(),
             None => vec![X::zero(); channels],
         };
-        let stride = kernel.rows.div_ceil(L::GROUP) * L::GROUP;
         let mut patches = vec![L::Activation::default(); GATHERED * stride];
-        let first = rows.start * window.out_w;
-        for (block, out) in out.chunks_mut(GATHERED * filters).enumerate() {
-            let n_pixels = out.len().div_euclid(filters);
-            let pixels = first + block * GATHERED..first + block * GATHERED + n_pixels;
-            for (pixel, patch) in pixels.zip(patches.chunks_mut(stride)) {
+        for block in 0..pixels.len().div_ceil(GATHERED) {
+            let first = pixels.start + block * GATHERED;
+            let n_pixels = GATHERED.min(pixels.end - first);
+            for (pixel, patch) in (first..first + n_pixels).zip(patches.chunks_mut(stride)) {
                 gather(conv, pixel, &outside, patch);
             }
-            product(kernel, &patches[..n_pixels * stride], X::OFFSET, out);
+            product(kernel, &patches[..n_pixels * stride], X::OFFSET, block * GATHERED, sink);
         }
     }
 
@@ -278,6 +326,9 @@ fn gather<X: Packable<L>, L: Lane>(
         pixel.div_euclid(window.out_w),
         pixel.rem_euclid(window.out_w),
     );
+    if gather_inside(conv, (row, col), patch) {
+        return;
+    }
     let taps = (0..window.kernel_h).flat_map(|i| (0..window.kernel_w).map(move |j| (i, j)));
     for ((i, j), bytes) in taps.zip(patch.chunks_mut(channels.max(1))) {
         let r = (row * window.stride_h + i * window.dilation_h).checked_sub(window.pad_top);
@@ -297,32 +348,153 @@ fn gather<X: Packable<L>, L: Lane>(
     }
 }
 
-/// Writes the products of patches, whose rows are whole groups, with the packed kernel.
-#[cfg(target_arch = "x86_64")]
-fn product<L: Lane>(kernel: &Packed<L>, patches: &[L::Activation], offset: i32, out: &mut [i32]) {
-    let stride = kernel.rows.div_ceil(L::GROUP) * L::GROUP;
-    if stride == 0 {
-        out.fill(0);
-        return;
+/// Does the same for a pixel whose taps are all inside and lie side by side, row by row; returns whether it is one.
+fn gather_inside<X: Packable<L>, L: Lane>(
+    conv: &PackedConv<'_, X, L>,
+    (row, col): (usize, usize),
+    patch: &mut [L::Activation],
+) -> bool {
+    let (window, channels) = (&conv.window, conv.channels);
+    let top = (row * window.stride_h).checked_sub(window.pad_top);
+    let left = (col * window.stride_w).checked_sub(window.pad_left);
+    let Some((top, left)) = top.zip(left) else {
+        return false;
+    };
+    let bottom = top + window.kernel_h.saturating_sub(1) * window.dilation_h;
+    let is_inside = bottom < window.in_h && left + window.kernel_w <= window.in_w;
+    let len = window.kernel_w * channels;
+    if window.dilation_w != 1 || !is_inside || len == 0 {
+        return false;
     }
-    let filters = kernel.filters;
-    for (block, weights) in kernel.weights.chunks_exact(stride * COLUMNS).enumerate() {
-        let columns = block * COLUMNS..filters.min((block + 1) * COLUMNS);
-        let mut start = [0; COLUMNS];
-        let sums = &kernel.sums[block * COLUMNS..(block + 1) * COLUMNS];
-        for (start, sum) in start.iter_mut().zip(sums) {
-            *start = sum.wrapping_mul(-offset);
+    for (i, bytes) in patch.chunks_mut(len).take(window.kernel_h).enumerate() {
+        let from = ((top + i * window.dilation_h) * window.in_w + left) * channels;
+        for (byte, value) in bytes.iter_mut().zip(&conv.x[from..from + len]) {
+            *byte = value.packed();
         }
-        let tiles = patches
-            .chunks(ROWS * stride)
-            .zip(out.chunks_mut(ROWS * filters));
-        for (patches, out) in tiles {
-            let n = patches.len().div_euclid(stride);
-            let mut sums = [[0; COLUMNS]; ROWS];
+    }
+    true
+}
+
+/// Where tiles of sums go.
+trait Sink {
+    /// Returns the number of results.
+    fn len(&self) -> usize;
+
+    /// Returns what is added to the sums of the columns from `first` on.
+    fn bias(&self, first: usize) -> Option<&[i32]>;
+
+    /// Takes the sums of the columns from `first` on, one row a pixel, the first being number `pixel`.
+    ///
+    /// # Safety
+    ///
+    /// The CPU has the instruction set of this module.
+    unsafe fn take(&mut self, pixel: usize, first: usize, sums: &[[i32; COLUMNS]]);
+}
+
+/// Sums as they are, `[pixels, filters]`.
+struct Plain<'a> {
+    out: &'a mut [i32],
+    filters: usize,
+}
+
+impl Sink for Plain<'_> {
+    fn len(&self) -> usize {
+        self.out.len()
+    }
+
+    fn bias(&self, _first: usize) -> Option<&[i32]> {
+        None
+    }
+
+    unsafe fn take(&mut self, pixel: usize, first: usize, sums: &[[i32; COLUMNS]]) {
+        let n = COLUMNS.min(self.filters - first);
+        let rows = self.out[pixel * self.filters..].chunks_mut(self.filters);
+        for (row, sums) in rows.zip(sums) {
+            row[first..first + n].copy_from_slice(&sums[..n]);
+        }
+    }
+}
+
+/// Results of the whole layer, `[pixels, filters]`.
+struct Finished<'a, O> {
+    finish: &'a Finish,
+    out: &'a mut [O],
+    extremes: &'a mut Extremes,
+}
+
+impl<O: Byte> Sink for Finished<'_, O> {
+    fn len(&self) -> usize {
+        self.out.len()
+    }
+
+    fn bias(&self, first: usize) -> Option<&[i32]> {
+        Some(&self.finish.bias[first..first + COLUMNS])
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn take(&mut self, pixel: usize, first: usize, sums: &[[i32; COLUMNS]]) {
+        // SAFETY: the caller says that the CPU has the instructions.
+        unsafe { self.take_tile(pixel, first, sums) }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    unsafe fn take(&mut self, _: usize, _: usize, _: &[[i32; COLUMNS]]) {}
+}
+
+#[cfg(target_arch = "x86_64")]
+impl<O: Byte> Finished<'_, O> {
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+    fn take_tile(&mut self, pixel: usize, first: usize, sums: &[[i32; COLUMNS]]) {
+        let filters = self.finish.channels();
+        for half in [0, WIDTH] {
+            let columns = first + half..filters.min(first + half + WIDTH);
+            if columns.is_empty() {
+                return;
+            }
+            // SAFETY: this function is compiled for the instructions.
+            unsafe {
+                let mut lanes = FinishLanes::new(self.finish, self.extremes, columns.start);
+                let rows = self.out[pixel * filters..].chunks_mut(filters);
+                for (row, sums) in rows.zip(sums) {
+                    lanes.store(load(&sums[half..]), &mut row[columns.clone()]);
+                }
+                lanes.count(self.extremes, columns.start);
+            }
+        }
+    }
+}
+
+/// Writes the products of patches, whose rows are whole groups, with the packed kernel; the first patch is pixel
+/// number `pixel` of the sink.
+#[cfg(target_arch = "x86_64")]
+fn product<L: Lane>(
+    kernel: &Packed<L>,
+    patches: &[L::Activation],
+    offset: i32,
+    pixel: usize,
+    sink: &mut impl Sink,
+) {
+    let stride = kernel.rows.div_ceil(L::GROUP) * L::GROUP;
+    let n_pixels = patches.len().checked_div(stride).unwrap_or(sink.len().div_euclid(kernel.filters));
+    for block in 0..kernel.filters.div_ceil(COLUMNS) {
+        let first = block * COLUMNS;
+        let weights = &kernel.weights[block * stride * COLUMNS..(block + 1) * stride * COLUMNS];
+        let mut start = [0; COLUMNS];
+        let bias = sink.bias(first).unwrap_or(&[0; COLUMNS]);
+        let sums = kernel.sums[first..].iter().zip(bias);
+        for (start, (sum, bias)) in start.iter_mut().zip(sums) {
+            *start = sum.wrapping_mul(-offset).wrapping_add(*bias);
+        }
+        for tile_pixel in (0..n_pixels).step_by(ROWS) {
+            let n = ROWS.min(n_pixels - tile_pixel);
+            let patches = &patches[tile_pixel * stride..(tile_pixel + n) * stride];
+            let mut sums = [start; ROWS];
             // SAFETY: the caller checked that the CPU has AVX-512 VNNI (`packs`); the tile checks its lengths.
-            unsafe { tile::<L>(patches, weights, &start, &mut sums[..n]) };
-            for (row, sums) in out.chunks_mut(filters).zip(&sums) {
-                row[columns.clone()].copy_from_slice(&sums[..columns.len()]);
+            unsafe {
+                if stride > 0 {
+                    tile::<L>(patches, weights, &start, &mut sums[..n]);
+                }
+                sink.take(pixel + tile_pixel, first, &sums[..n]);
             }
         }
     }
@@ -330,7 +502,7 @@ fn product<L: Lane>(kernel: &Packed<L>, patches: &[L::Activation], offset: i32, 
 
 /// There is no VNNI on this target; [`Kernels::packs`] is false.
 #[cfg(not(target_arch = "x86_64"))]
-fn product<L: Lane>(_: &Packed<L>, _: &[L::Activation], _: i32, _: &mut [i32]) {}
+fn product<L: Lane>(_: &Packed<L>, _: &[L::Activation], _: i32, _: usize, _: &mut impl Sink) {}
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]

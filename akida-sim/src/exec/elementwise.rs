@@ -99,10 +99,8 @@ fn relu(
     counters: &mut Counters,
 ) -> Tensor {
     let n_channels = x.shape.last().copied().unwrap_or(1).max(1);
-    let top = |c: usize| max.map_or(i64::MAX, |max| max.at(c));
-    let tops = (0..n_channels).map(top).collect();
     let largest = largest(layer.inner.value_bits);
-    let epilogue = Epilogue::with_rectifier(layer, None, n_channels, largest, Some(tops));
+    let epilogue = Epilogue::rectifier(layer, rectifier_tops(max, n_channels), largest);
     let mut tally = Tally::default();
     let values = with_storage!(out, O => with_ints!(&x.values,
         v => narrowed::<_, O>(v, n_channels, &epilogue, &mut tally),
@@ -140,6 +138,12 @@ fn look_up(
         shape: x.shape.clone(),
         values,
     })
+}
+
+/// Returns the upper ends of a rectifier, `i64::MAX` without one.
+pub(super) fn rectifier_tops(max: Option<&PerAxis<i64>>, n_channels: usize) -> Vec<i64> {
+    let top = |c: usize| max.map_or(i64::MAX, |max| max.at(c));
+    (0..n_channels).map(top).collect()
 }
 
 /// Returns a bound of the magnitudes of `bits` value bits.

@@ -1,6 +1,6 @@
 //! What happens to a result before it leaves the layer: saturation, bias, rectifier, output quantizer.
 
-use kernels::{Clipped, Kernels, Limit, NarrowCounts, Narrowing, Steps};
+use kernels::{Clipped, Extremes, Finish, Kernels, Limit, NarrowCounts, Narrowing, Steps};
 use quantizer_core::layers::IntegerLayer;
 use quantizer_core::round::shift_half_up;
 use quantizer_core::{Counters, Stage, StageCount, ValueBits};
@@ -15,6 +15,10 @@ pub(super) struct Epilogue {
     steps: Steps,
     /// The steps in vectors; absent where they could leave an `i64`.
     narrowing: Option<Narrowing>,
+    /// The steps in one pass to bytes; absent where they need more than an `i32`.
+    finish: Option<Finish>,
+    /// Sums, bias added, between which only the last step can clip, one pair a channel.
+    safe: (Vec<i32>, Vec<i32>),
     channels: usize,
 }
 
@@ -22,6 +26,8 @@ pub(super) struct Epilogue {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
     counts: NarrowCounts,
+    /// Sums of the blocks that were finished in one pass.
+    extremes: Option<Extremes>,
     elements: u64,
 }
 
@@ -34,43 +40,59 @@ impl Epilogue {
         channels: usize,
         largest: u64,
     ) -> Self {
-        Self::with_rectifier(layer, sum_stage, channels, largest, None)
+        let steps = steps(layer, sum_stage, None, channels, layer);
+        Self::of(steps, sum_stage, channels, largest)
     }
 
-    /// Returns the epilogue with a rectifier, `tops` being its upper ends.
-    pub(super) fn with_rectifier(
+    /// Returns the epilogue of a rectifier, `tops` being its upper ends.
+    pub(super) fn rectifier(layer: &IntegerLayer, tops: Vec<i64>, largest: u64) -> Self {
+        let channels = tops.len();
+        let steps = steps(layer, None, Some(tops), channels, layer);
+        Self::of(steps, None, channels, largest)
+    }
+
+    /// Returns the epilogue of `layer` and of the rectifier that alone takes its results.
+    pub(super) fn rectified(
         layer: &IntegerLayer,
-        sum_stage: Option<Stage>,
-        channels: usize,
+        rectifier: &IntegerLayer,
+        tops: Vec<i64>,
         largest: u64,
-        tops: Option<Vec<i64>>,
     ) -> Self {
-        let inner = layer.inner.value_bits;
-        let output = layer.output.as_ref();
-        let each = |f: &dyn Fn(usize) -> i64| (0..channels).map(f).collect();
-        let steps = Steps {
-            sum: sum_stage.map(|_| limit(inner)),
-            bias: layer.bias.as_ref().map(|bias| {
-                let aligned = bias.aligned(inner);
-                (each(&|c| aligned.at(c)), limit(inner))
-            }),
-            rectify: tops,
-            scale: output.and_then(|stage| {
-                let (q, buffer) = stage.multiplier.as_ref()?;
-                Some((each(&|c| q.at(c)), limit(*buffer)))
-            }),
-            shift: output.map(|stage| {
-                let shift = (0..channels).map(|c| stage.shift.at(c)).collect();
-                (shift, limit(stage.value_bits))
-            }),
-        };
+        let (stage, channels) = (Some(Stage::Accumulator), tops.len());
+        let steps = steps(layer, stage, Some(tops), channels, rectifier);
+        Self::of(steps, stage, channels, largest)
+    }
+
+    fn of(steps: Steps, sum_stage: Option<Stage>, channels: usize, largest: u64) -> Self {
         let narrowing = Narrowing::new(&steps, channels, largest);
+        let finish = Finish::new(&steps, channels, largest);
+        let safe = (0..channels).map(|c| safe_sums(&steps, c)).unzip();
         Self {
             sum_stage,
             steps,
             narrowing,
+            finish,
+            safe,
             channels,
         }
+    }
+
+    /// Returns the steps in one pass to bytes, if they can be done so.
+    pub(super) const fn finish(&self) -> Option<&Finish> {
+        self.finish.as_ref()
+    }
+
+    /// Returns the counts of results that were finished in one pass, `None` if a step before the last clipped: then
+    /// the results are wrong.
+    pub(super) fn tally(&self, extremes: Extremes, n_results: usize) -> Option<Tally> {
+        let (least, most) = &self.safe;
+        let is_safe = extremes.least.iter().zip(least).all(|(v, safe)| v >= safe)
+            && extremes.most.iter().zip(most).all(|(v, safe)| v <= safe);
+        is_safe.then(|| Tally {
+            counts: NarrowCounts::default(),
+            extremes: Some(extremes),
+            elements: u64::try_from(n_results).unwrap_or(u64::MAX),
+        })
     }
 
     /// Writes the layer's outputs for results `[pixels, channels]`.
@@ -112,7 +134,10 @@ impl Epilogue {
 
     /// Adds the counts of a worker under the stages of this layer.
     pub(super) fn count(&self, tally: &Tally, counters: &mut Counters) {
-        let counts = &tally.counts;
+        let mut counts = tally.counts;
+        if let Some(extremes) = &tally.extremes {
+            counts.merge(&self.counts_of(extremes));
+        }
         let steps = &self.steps;
         let stages = [
             (self.sum_stage, counts.sum),
@@ -140,10 +165,30 @@ impl Epilogue {
     }
 }
 
+impl Epilogue {
+    /// Returns the counts of sums of which the least and the largest of each channel are known.
+    fn counts_of(&self, extremes: &Extremes) -> NarrowCounts {
+        let mut counts = NarrowCounts::default();
+        let ends = extremes.least.iter().zip(&extremes.most).take(self.channels);
+        for (channel, (least, most)) in ends.enumerate().filter(|(_, (least, most))| least <= most) {
+            let bias = self.steps.bias.as_ref().map_or(0, |(bias, _)| bias[channel]);
+            self.exact(i64::from(*least) - bias, channel, &mut counts);
+            self.exact(i64::from(*most) - bias, channel, &mut counts);
+        }
+        counts.shift.n = extremes.clipped;
+        counts
+    }
+}
+
 impl Tally {
     /// Adds the counts of another worker.
     pub(super) fn merge(&mut self, other: &Self) {
         self.counts.merge(&other.counts);
+        match (&mut self.extremes, &other.extremes) {
+            (Some(own), Some(other)) => own.merge(other),
+            (own @ None, Some(other)) => *own = Some(other.clone()),
+            (_, None) => {}
+        }
         self.elements += other.elements;
     }
 }
@@ -160,4 +205,59 @@ fn saturate(v: i64, limit: Limit, clipped: &mut Clipped) -> i64 {
     clipped.n += u64::from(inside != v);
     clipped.max_abs = clipped.max_abs.max(v.unsigned_abs());
     inside
+}
+
+/// Returns the steps of `layer`, whose results saturate at `sum_stage`, with a rectifier and an output quantizer, which
+/// is that of `last`.
+fn steps(
+    layer: &IntegerLayer,
+    sum_stage: Option<Stage>,
+    tops: Option<Vec<i64>>,
+    channels: usize,
+    last: &IntegerLayer,
+) -> Steps {
+    let inner = layer.inner.value_bits;
+    let output = last.output.as_ref();
+    let each = |f: &dyn Fn(usize) -> i64| (0..channels).map(f).collect();
+    Steps {
+        sum: sum_stage.map(|_| limit(inner)),
+        bias: layer.bias.as_ref().map(|bias| {
+            let aligned = bias.aligned(inner);
+            (each(&|c| aligned.at(c)), limit(inner))
+        }),
+        rectify: tops,
+        scale: output.and_then(|stage| {
+            let (q, buffer) = stage.multiplier.as_ref()?;
+            Some((each(&|c| q.at(c)), limit(*buffer)))
+        }),
+        shift: output.map(|stage| {
+            let shift = (0..channels).map(|c| stage.shift.at(c)).collect();
+            (shift, limit(stage.value_bits))
+        }),
+    }
+}
+
+/// Returns the least and the largest sum, bias added, at which no step but the last clips.
+fn safe_sums(steps: &Steps, channel: usize) -> (i32, i32) {
+    let bias = steps.bias.as_ref().map_or(0, |(bias, _)| bias[channel]);
+    let (mut least, mut most) = (i64::from(i32::MIN), i64::from(i32::MAX));
+    let mut within = |lo: i64, hi: i64| (least, most) = (least.max(lo), most.min(hi));
+    if let Some(limit) = steps.sum {
+        within(limit.lo.saturating_add(bias), limit.hi.saturating_add(bias));
+    }
+    if let Some((_, limit)) = &steps.bias {
+        within(limit.lo, limit.hi);
+    }
+    let top = steps.rectify.as_ref().map(|tops| tops[channel]);
+    if let Some((scale, limit)) = &steps.scale
+        && let q @ 1.. = scale[channel]
+    {
+        // Products grow with their sums: what the rectifier cuts off cannot clip.
+        let (lo, hi) = (-(limit.lo.saturating_neg().div_euclid(q)), limit.hi.div_euclid(q));
+        let lo = if top.is_some() { i64::MIN } else { lo };
+        let hi = if top.is_some_and(|top| top <= hi) { i64::MAX } else { hi };
+        within(lo, hi);
+    }
+    let i32_of = |v: i64| i32::try_from(v).unwrap_or(if v < 0 { i32::MIN } else { i32::MAX });
+    (i32_of(least), i32_of(most))
 }

@@ -4,15 +4,17 @@ mod geometry;
 mod operands;
 mod products;
 
-use kernels::Activation;
+use kernels::{Activation, Byte, Extremes, Finish};
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use float_model::Padding;
-use quantizer_core::layers::{IntegerLayer, IntegerOp, Memory};
+use quantizer_core::layers::{EntryStage, IntegerLayer, IntegerOp, Memory};
 use quantizer_core::{Counters, Stage, StageCount, ValueBits};
 use rayon::prelude::*;
 
 use super::bounds::{Interval, entered};
+use super::elementwise::rectifier_tops;
 use super::entry::entered_values;
 use super::epilogue::{Epilogue, Tally};
 use super::sequence;
@@ -30,7 +32,7 @@ const BLOCK_VALUES: usize = 1 << 14;
 #[derive(Clone, Debug)]
 pub(super) struct LinearPlan {
     kind: Kind,
-    weights: Weights,
+    weights: Arc<Weights>,
     /// Type of the entered inputs.
     input: Storage,
     /// Values of the border in the channels of the input.
@@ -85,6 +87,9 @@ enum ConvPadding {
     Filled,
 }
 
+/// Output pixels that a worker computes at least, so that it loads its weights for several.
+const BLOCK_PIXELS: usize = 96;
+
 /// Which output rows a worker computes.
 struct Place<'a> {
     geometry: &'a Geometry,
@@ -110,15 +115,14 @@ impl LinearPlan {
             | Kind::DepthwiseTransposed { .. }
             | Kind::Dense => weights.channels,
         };
-        let wide = match &kind {
-            Kind::Separable { pointwise, .. } => pointwise.wide,
+        let largest = match &kind {
+            Kind::Separable { pointwise, .. } => pointwise.largest,
             Kind::Conv { .. }
             | Kind::Depthwise { .. }
             | Kind::Transposed { .. }
             | Kind::DepthwiseTransposed { .. }
-            | Kind::Dense => weights.wide,
+            | Kind::Dense => weights.largest,
         };
-        let largest = if wide { 1 << 62 } else { 1 << 31 };
         let epilogue = Epilogue::new(layer, Some(Stage::Accumulator), out_channels, largest);
         // Wide sums are taken over `i32` inputs and weights only: fewer kernels, rare layers.
         let input = if weights.wide {
@@ -130,16 +134,43 @@ impl LinearPlan {
         if matches!(kind, Kind::Conv { .. } | Kind::Dense) {
             weights.pack_lanes(input);
         }
+        if let Kind::Depthwise { kernel, .. } = &kind {
+            weights.pack_depthwise(*kernel, input);
+        }
         let border = border.map(|values| convert(values, input));
         Some(Self {
             kind,
-            weights,
+            weights: Arc::new(weights),
             input,
             border,
             epilogue,
             out_channels,
             out,
         })
+    }
+
+    /// Returns the plan of this layer and of the rectifier that alone takes its results, which writes `out`; `None` if
+    /// that does not go in one pass.
+    pub(super) fn rectified(
+        &self,
+        layer: &IntegerLayer,
+        rectifier: &IntegerLayer,
+        out: Storage,
+    ) -> Option<Self> {
+        let IntegerOp::ReLU { max } = &rectifier.op else {
+            return None;
+        };
+        let enters_as_it_is = rectifier.entries.iter().all(EntryStage::is_identity);
+        let is_plain = layer.output.is_none() && !matches!(self.kind, Kind::Separable { .. });
+        let is_byte = matches!(out, Storage::U8 | Storage::I8);
+        if !(enters_as_it_is && is_plain && is_byte) || self.weights.wide {
+            return None;
+        }
+        let tops = rectifier_tops(max.as_ref(), self.out_channels);
+        let epilogue = Epilogue::rectified(layer, rectifier, tops, self.weights.largest);
+        epilogue.finish()?;
+        let plan = self.clone();
+        Some(Self { epilogue, out, ..plan })
     }
 
     /// Returns the layer's output.
@@ -163,13 +194,41 @@ impl LinearPlan {
             let shape = &x.shape;
             ModelError::invalid(name, format!("cannot run on a tensor of shape {shape:?}"))
         })?;
-        with_storage!(self.out, O => {
-            if self.final_weights().wide {
-                self.blocks::<i64, O>(&x, &geometry, counters)
-            } else {
-                self.blocks::<i32, O>(&x, &geometry, counters)
-            }
+        let one_pass = self
+            .epilogue
+            .finish()
+            .filter(|_| !self.final_weights().wide && !matches!(self.kind, Kind::Separable { .. }));
+        Ok(match (self.out, one_pass) {
+            (Storage::U8, Some(finish)) => self.finished::<u8>(&x, &geometry, finish, counters),
+            (Storage::I8, Some(finish)) => self.finished::<i8>(&x, &geometry, finish, counters),
+            _ => with_storage!(self.out, O => {
+                if self.final_weights().wide {
+                    self.blocks(&x, &geometry, counters, Self::block::<i64, O>)
+                } else {
+                    self.blocks(&x, &geometry, counters, Self::block::<i32, O>)
+                }
+            }),
         })
+    }
+
+    /// Returns the results of a layer that goes to bytes in one pass; blocks where more than its last step clips are
+    /// done again step by step.
+    fn finished<O: Int + Byte>(
+        &self,
+        x: &Tensor,
+        geometry: &Geometry,
+        finish: &Finish,
+        counters: &mut Counters,
+    ) -> Tensor {
+        let block = |plan: &Self, x: &Tensor, place: Place<'_>, out: &mut [O]| {
+            let mut extremes = Extremes::new(finish);
+            products::finish(plan, &x.values, &place, (finish, out, &mut extremes));
+            match plan.epilogue.tally(extremes, out.len()) {
+                Some(tally) => (tally, StageCount::default()),
+                None => plan.block::<i32, O>(x, place, out),
+            }
+        };
+        self.blocks(x, geometry, counters, block)
     }
 
     fn final_weights(&self) -> &Weights {
@@ -183,27 +242,36 @@ impl LinearPlan {
         }
     }
 
-    fn blocks<A: Sum, O: Int>(
+    fn blocks<O: Int>(
         &self,
         x: &Tensor,
         geometry: &Geometry,
         counters: &mut Counters,
-    ) -> Result<Tensor, ModelError> {
+        block: impl Fn(&Self, &Tensor, Place<'_>, &mut [O]) -> (Tally, StageCount) + Sync,
+    ) -> Tensor {
         let row_len = geometry.row_len * self.out_channels;
         let image_len = geometry.n_rows * row_len;
         let mut out = vec![O::narrow(0); geometry.n_images * image_len];
         let rows_per_block = BLOCK_VALUES.div_euclid(row_len.max(1)).max(1);
+        let rows_per_block = rows_per_block.max(BLOCK_PIXELS.div_ceil(geometry.row_len.max(1)));
         let block_len = (rows_per_block * row_len).max(1);
+        let block = &block;
         let results: Vec<(Tally, StageCount)> = out
             .par_chunks_mut(image_len.max(1))
             .enumerate()
             .flat_map(|(image, rows)| {
                 rows.par_chunks_mut(block_len)
                     .enumerate()
-                    .map(move |(block, out)| {
-                        let first = block * rows_per_block;
+                    .map(move |(number, out)| {
+                        let first = number * rows_per_block;
                         let n_rows = out.len().checked_div(row_len).unwrap_or(0);
-                        self.block::<A, O>(x, geometry, (image, first..first + n_rows), out)
+                        let rows = first..first + n_rows;
+                        let place = Place {
+                            geometry,
+                            image,
+                            rows,
+                        };
+                        block(self, x, place, out)
                     })
             })
             .collect();
@@ -216,26 +284,20 @@ impl LinearPlan {
             counters.add(Stage::DepthwiseAccumulator, inner);
         }
         self.epilogue.count(&tally, counters);
-        Ok(Tensor {
+        Tensor {
             shape: geometry.out_shape.clone(),
             values: O::values(out),
-        })
+        }
     }
 
     fn block<A: Sum, O: Int>(
         &self,
         x: &Tensor,
-        geometry: &Geometry,
-        (image, rows): (usize, std::ops::Range<usize>),
+        place: Place<'_>,
         out: &mut [O],
     ) -> (Tally, StageCount) {
         let mut sums = vec![A::ZERO; out.len()];
         let mut inner = StageCount::default();
-        let place = Place {
-            geometry,
-            image,
-            rows,
-        };
         if let Kind::Separable {
             pointwise,
             inner: bits,

@@ -1,5 +1,6 @@
 //! What flows between layers: integers in the narrowest type, or floats.
 
+use crate::ModelError;
 use float_model::Shape;
 use kernels::Activation;
 use ndarray::{ArrayD, IxDyn};
@@ -33,13 +34,13 @@ pub(crate) enum Storage {
 }
 
 impl Storage {
-    /// Returns the narrowest type that holds `[lo, hi]`.
+    /// Returns the narrowest type that holds `[lo, hi]`, an unsigned one if it can: byte products take one.
     pub(crate) fn of(lo: i64, hi: i64) -> Self {
         let fits = |min: i64, max: i64| min <= lo && hi <= max;
-        if fits(i8::MIN.into(), i8::MAX.into()) {
-            Self::I8
-        } else if fits(0, u8::MAX.into()) {
+        if fits(0, u8::MAX.into()) {
             Self::U8
+        } else if fits(i8::MIN.into(), i8::MAX.into()) {
+            Self::I8
         } else if fits(i16::MIN.into(), i16::MAX.into()) {
             Self::I16
         } else if fits(i32::MIN.into(), i32::MAX.into()) {
@@ -173,6 +174,29 @@ impl Tensor {
         };
         let shape = IxDyn(&self.shape);
         ArrayD::from_shape_vec(shape, values).unwrap_or_else(|_| ArrayD::zeros(IxDyn(&[0])))
+    }
+
+    /// Adds the items of another batch.
+    ///
+    /// # Errors
+    ///
+    /// Items of other extents or another type; the layer is not known here.
+    pub(crate) fn append(&mut self, other: Self) -> Result<(), ModelError> {
+        let same_extents = self.shape.get(1..) == other.shape.get(1..);
+        match (&mut self.values, other.values) {
+            (Values::U8(own), Values::U8(other)) if same_extents => own.extend(other),
+            (Values::I8(own), Values::I8(other)) if same_extents => own.extend(other),
+            (Values::I16(own), Values::I16(other)) if same_extents => own.extend(other),
+            (Values::I32(own), Values::I32(other)) if same_extents => own.extend(other),
+            (Values::I64(own), Values::I64(other)) if same_extents => own.extend(other),
+            (Values::F32(own), Values::F32(other)) if same_extents => own.extend(other),
+            _ => return Err(ModelError::invalid("the outputs", "differ in extents")),
+        }
+        let more = other.shape.first().copied().unwrap_or(0);
+        if let Some(n) = self.shape.first_mut() {
+            *n += more;
+        }
+        Ok(())
     }
 
     /// Returns the tensor of a float array.

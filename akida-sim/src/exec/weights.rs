@@ -14,13 +14,17 @@ pub(super) struct Weights {
     pub(super) lanes: Option<Lanes>,
     /// Whether sums may leave an `i32`.
     pub(super) wide: bool,
+    /// Bound of the magnitudes of the sums.
+    pub(super) largest: u64,
 }
 
-/// Weights in lanes of bytes or of words.
+/// Weights in lanes of bytes or of words, for kernels that multiply several at once.
 #[derive(Clone, Debug)]
 pub(super) enum Lanes {
     Bytes(kernels::Packed<i8>),
     Words(kernels::Packed<i16>),
+    /// A depthwise kernel of bytes.
+    Depthwise(kernels::PackedDepthwise),
 }
 
 #[derive(Clone, Debug)]
@@ -37,12 +41,25 @@ impl Weights {
         channels: usize,
         x: Interval,
     ) -> Self {
-        let wide = sum_bound(kernel.clone(), channels, x) > i32::MAX.unsigned_abs().into();
+        let bound = sum_bound(kernel.clone(), channels, x);
+        let wide = bound > i32::MAX.unsigned_abs().into();
+        let largest = u64::try_from(bound).map_or(1 << 62, |bound| bound.min(1 << 62));
         Self {
             packed: Packed::new(kernel, wide),
             channels,
             lanes: None,
             wide,
+            largest,
+        }
+    }
+
+    /// Packs a depthwise kernel of extents `kernel` for inputs of the type `input`, where that is faster.
+    pub(super) fn pack_depthwise(&mut self, kernel: [usize; 2], input: Storage) {
+        let packs = Kernels::active().packs() && !self.wide;
+        if let (true, Packed::I8(weights), Storage::U8 | Storage::I8) = (packs, &self.packed, input) {
+            let extents = [kernel[0], kernel[1], self.channels];
+            let packed = kernels::PackedDepthwise::new(weights, extents);
+            self.lanes = Some(Lanes::Depthwise(packed));
         }
     }
 

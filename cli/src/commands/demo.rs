@@ -97,7 +97,7 @@ fn measure(
     let mut largest: Option<(String, Stage, u64)> = None;
     let mut overflows = 0;
     inputs::each_batch(source.as_mut(), |batch, _| {
-        let run = executor.run(batch, &mut |_, _| ())?;
+        let run = executor.outputs(batch)?;
         for (node, counters) in model.nodes.iter().zip(&run.counters) {
             overflows += counters.overflows();
             let sums = [

@@ -38,11 +38,14 @@ pub(super) fn run(args: &RunArgs) -> Result<()> {
         let Run {
             outputs: tensors,
             counters: counts,
-        } = executor.run_step(batch, memory, &mut |index, tensor| {
-            if let Some(dump) = &mut dump {
-                dump.add(index, tensor);
-            }
-        })?;
+        } = match &mut dump {
+            None if !args.sequence => executor.outputs(batch)?,
+            dump => executor.run_step(batch, memory, &mut |index, tensor| {
+                if let Some(dump) = dump {
+                    dump.add(index, tensor);
+                }
+            })?,
+        };
         let all = counters.iter_mut().zip(&counts);
         all.for_each(|(all, batch)| all.merge(batch));
         if args.outputs.is_some() {

@@ -1,10 +1,11 @@
 //! The products: which kernel runs for which types.
 
 use kernels::{
-    Conv2d, ConvTranspose2d, Dense, Depthwise, DepthwiseTranspose, Kernels, Lane, Packable,
-    PackedConv,
+    Byte, Conv2d, ConvTranspose2d, Dense, Depthwise, DepthwiseTranspose, Extremes, Finish, Kernels,
+    Lane, Packable, PackedConv, PackedDepthwiseConv, Window,
 };
 
+use super::geometry::Geometry;
 use super::{Kind, LinearPlan, Place};
 use crate::exec::tensor::{Int, Values};
 use crate::exec::weights::{Lanes, Packed, Weights};
@@ -50,6 +51,8 @@ impl Sum for i32 {
             match lanes {
                 Lanes::Bytes(kernel) => packed!(kernel, [U8, I8]),
                 Lanes::Words(kernel) => packed!(kernel, [U8, I8, I16]),
+                // A kernel for finished results only.
+                Lanes::Depthwise(_) => {}
             }
         }
         macro_rules! call {
@@ -134,26 +137,92 @@ fn run_packed<X: Packable<L>, L: Lane>(
     place: &Place<'_>,
     sums: &mut [i32],
 ) {
+    let (conv, rows) = packed_conv(plan, x, kernel, pad, place);
+    Kernels::active().conv2d_packed(&conv, rows, sums);
+}
+
+/// Returns the operands of a convolution, or of a matrix product as a pointwise one, and its rows.
+fn packed_conv<'a, X: Packable<L>, L: Lane>(
+    plan: &LinearPlan,
+    x: &'a [X],
+    kernel: &'a kernels::Packed<L>,
+    pad: Option<&'a [X]>,
+    place: &Place<'_>,
+) -> (PackedConv<'a, X, L>, std::ops::Range<usize>) {
     let Place {
         geometry,
         image,
         rows,
     } = place;
-    let (window, channels) = (geometry.window, geometry.channels);
-    if matches!(plan.kind, Kind::Dense) {
+    let channels = geometry.channels;
+    let (x, window, rows) = if matches!(plan.kind, Kind::Dense) {
         let x = &x[rows.start * channels..rows.end * channels];
-        Kernels::active().dense_packed(x, kernel, sums);
-        return;
-    }
-    let len = window.in_h * window.in_w * channels;
+        (x, Window::pointwise(rows.len(), 1), 0..rows.len())
+    } else {
+        (image_of(x, geometry, *image), geometry.window, rows.clone())
+    };
     let conv = PackedConv {
-        x: &x[image * len..(image + 1) * len],
+        x,
         kernel,
         pad,
         window,
         channels,
     };
-    Kernels::active().conv2d_packed(&conv, rows.clone(), sums);
+    (conv, rows)
+}
+
+fn image_of<'a, X>(x: &'a [X], geometry: &Geometry, image: usize) -> &'a [X] {
+    let len = geometry.window.in_h * geometry.window.in_w * geometry.channels;
+    &x[image * len..(image + 1) * len]
+}
+
+/// Writes the finished results of the rows of `place`.
+pub(super) fn finish<O: Byte>(
+    plan: &LinearPlan,
+    x: &Values,
+    place: &Place<'_>,
+    (finish, out, extremes): (&Finish, &mut [O], &mut Extremes),
+) {
+    macro_rules! packed {
+        ($kernel:ident, [$($variant:ident),*]) => {
+            match x {
+                $(Values::$variant(x) => {
+                    let pad = match &plan.border {
+                        Some(Values::$variant(border)) => Some(border.as_slice()),
+                        _ => None,
+                    };
+                    let (conv, rows) = packed_conv(plan, x, $kernel, pad, place);
+                    return Kernels::active().conv2d_finished(&conv, rows, (finish, out, extremes));
+                })*
+                _ => {}
+            }
+        };
+    }
+    macro_rules! depthwise {
+        ($kernel:ident, [$($variant:ident),*]) => {
+            match x {
+                $(Values::$variant(x) => {
+                    let conv = PackedDepthwiseConv {
+                        x: image_of(x, place.geometry, place.image),
+                        kernel: $kernel,
+                        window: place.geometry.window,
+                    };
+                    let rows = place.rows.clone();
+                    return Kernels::active().depthwise_finished(&conv, rows, (finish, out, extremes));
+                })*
+                _ => {}
+            }
+        };
+    }
+    match &plan.weights.lanes {
+        Some(Lanes::Bytes(kernel)) => packed!(kernel, [U8, I8]),
+        Some(Lanes::Words(kernel)) => packed!(kernel, [U8, I8, I16]),
+        Some(Lanes::Depthwise(kernel)) => depthwise!(kernel, [U8, I8]),
+        None => {}
+    }
+    let mut sums = vec![0; out.len()];
+    i32::product(plan, x, place, &mut sums);
+    Kernels::active().finish(finish, &sums, out, extremes);
 }
 
 fn run_kernel<X, W, A>(

@@ -1,0 +1,266 @@
+//! Sums to bytes in one pass, in `i32`: bias, rectifier, integer scale, shift and saturation.
+//!
+//! Every step is monotone in its sum. So the range of the sums of each channel tells afterwards whether any step but
+//! the last clipped something, and how large each intermediate was; nothing is watched in between.
+
+use crate::chain::Activation;
+use crate::dispatch::{InstructionSet, Job, dispatch};
+use crate::isa::Kernels;
+use crate::narrow::{Limit, Steps};
+
+/// Channels of the tables are a multiple of this; those that do not exist give zeros.
+pub(crate) const LANES: usize = 32;
+
+/// An integer type of one byte: `u8` or `i8`.
+pub trait Byte: Activation {
+    /// Returns the low byte of `v`: `v` itself, if it fits.
+    fn low_byte(v: i32) -> Self;
+}
+
+macro_rules! byte {
+    ($t:ty $(, #[$lint:meta])*) => {
+        impl Byte for $t {
+            $(#[$lint])*
+            #[expect(clippy::cast_possible_truncation, reason = "the low bits are asked for")]
+            #[inline(always)]
+            fn low_byte(v: i32) -> Self {
+                v as Self
+            }
+        }
+    };
+}
+byte!(u8, #[expect(clippy::cast_sign_loss, reason = "the low bits are asked for")]);
+byte!(i8);
+
+/// [`Steps`] that end in a byte and stay in an `i32`, one entry a channel.
+///
+/// ```text
+/// v   = sum + bias
+/// out = (min(max(v, least), most) * scale + half) >> right
+/// ```
+///
+/// This equals the steps unless one before the last clips: `least` and `most` are the first sums whose results are the
+/// ends of the last range.
+#[derive(Clone, Debug)]
+pub struct Finish {
+    channels: usize,
+    pub(crate) bias: Vec<i32>,
+    pub(crate) least: Vec<i32>,
+    pub(crate) most: Vec<i32>,
+    pub(crate) scale: Vec<i32>,
+    pub(crate) half: Vec<i32>,
+    pub(crate) right: Vec<u32>,
+    /// Sums with bias below which, and above which, the last step clips.
+    pub(crate) clips_below: Vec<i32>,
+    pub(crate) clips_above: Vec<i32>,
+}
+
+/// What the sums of a layer, bias added, were.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extremes {
+    /// Least sum of each channel; `i32::MAX` if there was none.
+    pub least: Vec<i32>,
+    /// Largest sum of each channel; `i32::MIN` if there was none.
+    pub most: Vec<i32>,
+    /// How many results the last step clipped.
+    pub clipped: u64,
+}
+
+/// The numbers of one channel.
+struct Channel {
+    least: i32,
+    most: i32,
+    scale: i32,
+    half: i32,
+    right: u32,
+    clips_below: i32,
+    clips_above: i32,
+}
+
+impl Finish {
+    /// Returns the steps in 32 bits for `channels` channels, or `None` if they do not fit or do not end in a byte.
+    ///
+    /// `largest` bounds the magnitude of the sums.
+    ///
+    /// # Panics
+    ///
+    /// Panics if a step has another number of channels.
+    #[must_use]
+    pub fn new(steps: &Steps, channels: usize, largest: u64) -> Option<Self> {
+        let (shifts, limit) = steps.shift.as_ref()?;
+        if channels == 0 || !(limit.lo >= -128 && limit.hi <= 127 || limit.lo >= -256 && limit.hi <= 255) {
+            return None;
+        }
+        let padded = channels.next_multiple_of(LANES);
+        let mut finish = Self::empty(channels, padded);
+        for channel in 0..channels {
+            let bias = steps.bias.as_ref().map_or(0, |(bias, _)| bias[channel]);
+            let bound = i64::try_from(largest).ok()?.checked_add(bias.checked_abs()?)?;
+            i32::try_from(bound).ok()?;
+            let scale = steps.scale.as_ref().map_or(1, |(scale, _)| scale[channel]);
+            let top = steps.rectify.as_ref().map(|tops| tops[channel]);
+            let entry = Channel::new((scale, shifts[channel]), top, *limit, bound)?;
+            finish.bias[channel] = i32::try_from(bias).ok()?;
+            finish.least[channel] = entry.least;
+            finish.most[channel] = entry.most;
+            finish.scale[channel] = entry.scale;
+            finish.half[channel] = entry.half;
+            finish.right[channel] = entry.right;
+            finish.clips_below[channel] = entry.clips_below;
+            finish.clips_above[channel] = entry.clips_above;
+        }
+        Some(finish)
+    }
+
+    fn empty(channels: usize, padded: usize) -> Self {
+        Self {
+            channels,
+            bias: vec![0; padded],
+            least: vec![0; padded],
+            most: vec![0; padded],
+            scale: vec![0; padded],
+            half: vec![0; padded],
+            right: vec![0; padded],
+            clips_below: vec![i32::MIN; padded],
+            clips_above: vec![i32::MAX; padded],
+        }
+    }
+
+    /// Returns the number of channels.
+    #[must_use]
+    pub const fn channels(&self) -> usize {
+        self.channels
+    }
+}
+
+impl Channel {
+    /// Returns the numbers for sums of magnitude at most `bound`; `top` is the end of a rectifier, if there is one.
+    fn new((scale, shift): (i64, i32), top: Option<i64>, limit: Limit, bound: i64) -> Option<Self> {
+        let right = shift.checked_neg().and_then(|s| u32::try_from(s).ok())?;
+        let reach = i128::from(bound) * i128::from(scale);
+        if scale < 0 || right > 62 || top.is_some_and(|top| top < 0) {
+            return None;
+        }
+        let half = if right == 0 { 0 } else { 1_i64 << (right - 1) };
+        if scale == 0 || reach < i128::from(half) {
+            // Every result rounds to zero.
+            return Some(Self::zero());
+        }
+        if scale > 1 << right {
+            return None; // A step of the sum could jump over the end of the range.
+        }
+        // The least sum whose result is `r` or more.
+        let first = |r: i64| (i128::from(r) << right) - i128::from(half);
+        let first = |r: i64| ceil_div(first(r), i128::from(scale));
+        let clips_above = first(limit.hi + 1) - 1;
+        let most = first(limit.hi).min(top.map_or(i128::MAX, i128::from));
+        let (clips_below, least) = match top {
+            Some(_) => (i128::MIN, 0),
+            None => (first(limit.lo), first(limit.lo + 1) - 1),
+        };
+        let [least, most] = [least, most].map(|v| v.clamp((-bound).into(), bound.into()));
+        let fits = |v: i128| i32::try_from(v * i128::from(scale) + i128::from(half)).ok();
+        fits(least).and(fits(most))?;
+        let never_above = top.is_some_and(|top| i128::from(top) <= clips_above);
+        Some(Self {
+            least: i32::try_from(least).ok()?,
+            most: i32::try_from(most.max(least)).ok()?,
+            scale: i32::try_from(scale).ok()?,
+            half: i32::try_from(half).ok()?,
+            right,
+            clips_below: clamped(clips_below),
+            clips_above: if never_above { i32::MAX } else { clamped(clips_above) },
+        })
+    }
+
+    /// A channel whose every result is zero.
+    const fn zero() -> Self {
+        Self {
+            least: 0,
+            most: 0,
+            scale: 0,
+            half: 0,
+            right: 0,
+            clips_below: i32::MIN,
+            clips_above: i32::MAX,
+        }
+    }
+}
+
+fn clamped(v: i128) -> i32 {
+    i32::try_from(v).unwrap_or(if v < 0 { i32::MIN } else { i32::MAX })
+}
+
+/// Returns the least integer that is not below `a / b`, `b > 0`.
+const fn ceil_div(a: i128, b: i128) -> i128 {
+    -(-a).div_euclid(b)
+}
+
+impl Extremes {
+    /// Returns the extremes of no sums.
+    #[must_use]
+    pub fn new(finish: &Finish) -> Self {
+        Self {
+            least: vec![i32::MAX; finish.bias.len()],
+            most: vec![i32::MIN; finish.bias.len()],
+            clipped: 0,
+        }
+    }
+
+    /// Adds those of other sums of the same layer; the order does not matter.
+    pub fn merge(&mut self, other: &Self) {
+        self.least.iter_mut().zip(&other.least).for_each(|(a, b)| *a = (*a).min(*b));
+        self.most.iter_mut().zip(&other.most).for_each(|(a, b)| *a = (*a).max(*b));
+        self.clipped += other.clipped;
+    }
+}
+
+impl Kernels {
+    /// Writes the results of `sums`, `[pixels, channels]`, into `out`, and adds what they were to `extremes`.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the lengths differ or are no whole number of pixels.
+    pub fn finish<O: Byte>(self, finish: &Finish, sums: &[i32], out: &mut [O], extremes: &mut Extremes) {
+        assert_eq!(sums.len(), out.len(), "a result for each sum");
+        assert!(sums.len().checked_rem(finish.channels) == Some(0), "whole pixels");
+        dispatch(self, Pixels { finish, sums, out, extremes });
+    }
+}
+
+/// Pixels of one block.
+struct Pixels<'a, O> {
+    finish: &'a Finish,
+    sums: &'a [i32],
+    out: &'a mut [O],
+    extremes: &'a mut Extremes,
+}
+
+impl<O: Byte> Job for Pixels<'_, O> {
+    fn n_columns(&self) -> usize {
+        self.finish.channels
+    }
+
+    #[inline(always)]
+    fn run<S: InstructionSet, const P: usize, const N: usize>(self, _set: S) {
+        let Self { finish, sums, out, extremes } = self;
+        let n = finish.channels;
+        let (bias, scale, half, right) =
+            (&finish.bias[..n], &finish.scale[..n], &finish.half[..n], &finish.right[..n]);
+        let (least, most) = (&finish.least[..n], &finish.most[..n]);
+        let (below, above) = (&finish.clips_below[..n], &finish.clips_above[..n]);
+        let (lo, hi) = (&mut extremes.least[..n], &mut extremes.most[..n]);
+        for (sums, out) in sums.chunks_exact(n).zip(out.chunks_exact_mut(n)) {
+            let mut clipped = 0_u32;
+            for c in 0..n {
+                let v = sums[c].wrapping_add(bias[c]);
+                lo[c] = lo[c].min(v);
+                hi[c] = hi[c].max(v);
+                clipped += u32::from(v < below[c]) + u32::from(v > above[c]);
+                let v = v.max(least[c]).min(most[c]);
+                out[c] = O::low_byte((v * scale[c] + half[c]) >> right[c]);
+            }
+            extremes.clipped += u64::from(clipped);
+        }
+    }
+}

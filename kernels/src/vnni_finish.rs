@@ -1,0 +1,118 @@
+//! [`Finish`] on vectors of sixteen sums.
+#![cfg(target_arch = "x86_64")]
+#![expect(
+    unsafe_code,
+    reason = "vector instructions may run only on a CPU that has them"
+)]
+
+use std::arch::x86_64::{
+    __m512i, _mm_storeu_si128, _mm512_add_epi32, _mm512_cmplt_epi32_mask, _mm512_cvtepi32_epi8,
+    _mm512_loadu_si512, _mm512_mask_add_epi32, _mm512_max_epi32, _mm512_min_epi32,
+    _mm512_mullo_epi32, _mm512_reduce_add_epi32, _mm512_set1_epi32, _mm512_setzero_si512,
+    _mm512_srav_epi32, _mm512_storeu_si512,
+};
+
+use crate::finish::{Byte, Extremes, Finish};
+
+/// Channels of a vector.
+pub(crate) const WIDTH: usize = 16;
+
+/// The tables of sixteen channels, and what their sums were so far.
+pub(crate) struct FinishLanes {
+    least: __m512i,
+    most: __m512i,
+    scale: __m512i,
+    half: __m512i,
+    right: __m512i,
+    below: __m512i,
+    above: __m512i,
+    lo: __m512i,
+    hi: __m512i,
+    clipped: __m512i,
+}
+
+/// Returns the first sixteen numbers.
+///
+/// # Safety
+///
+/// The CPU has AVX-512 F, and the caller is compiled for it.
+#[inline(always)]
+pub(crate) unsafe fn load(values: &[i32]) -> __m512i {
+    assert!(values.len() >= WIDTH, "sixteen numbers");
+    // SAFETY: sixteen numbers are there; the caller vouches for the instruction.
+    unsafe { _mm512_loadu_si512(values.as_ptr().cast()) }
+}
+
+impl FinishLanes {
+    /// Returns the tables of the channels from `first` on.
+    ///
+    /// # Safety
+    ///
+    /// The CPU has AVX-512 F, and the caller is compiled for it.
+    #[inline(always)]
+    pub(crate) unsafe fn new(finish: &Finish, extremes: &Extremes, first: usize) -> Self {
+        let right = &finish.right[first..first + WIDTH];
+        // SAFETY: sixteen numbers are there; the caller vouches for the instructions.
+        unsafe {
+            Self {
+                least: load(&finish.least[first..]),
+                most: load(&finish.most[first..]),
+                scale: load(&finish.scale[first..]),
+                half: load(&finish.half[first..]),
+                right: _mm512_loadu_si512(right.as_ptr().cast()),
+                below: load(&finish.clips_below[first..]),
+                above: load(&finish.clips_above[first..]),
+                lo: load(&extremes.least[first..]),
+                hi: load(&extremes.most[first..]),
+                clipped: _mm512_setzero_si512(),
+            }
+        }
+    }
+
+    /// Writes the results of sums, bias added, into `out`: at most sixteen.
+    ///
+    /// # Safety
+    ///
+    /// The CPU has AVX-512 F, and the caller is compiled for it.
+    #[inline(always)]
+    pub(crate) unsafe fn store<O: Byte>(&mut self, sums: __m512i, out: &mut [O]) {
+        // SAFETY: the caller vouches for the instructions; a store of sixteen bytes has sixteen bytes of room.
+        unsafe {
+            self.lo = _mm512_min_epi32(self.lo, sums);
+            self.hi = _mm512_max_epi32(self.hi, sums);
+            let one = _mm512_set1_epi32(1);
+            let clips = _mm512_cmplt_epi32_mask(self.above, sums)
+                | _mm512_cmplt_epi32_mask(sums, self.below);
+            self.clipped = _mm512_mask_add_epi32(self.clipped, clips, self.clipped, one);
+            let v = _mm512_min_epi32(_mm512_max_epi32(sums, self.least), self.most);
+            let scaled = _mm512_add_epi32(_mm512_mullo_epi32(v, self.scale), self.half);
+            let bytes = _mm512_cvtepi32_epi8(_mm512_srav_epi32(scaled, self.right));
+            if out.len() >= WIDTH {
+                _mm_storeu_si128(out.as_mut_ptr().cast(), bytes);
+            } else {
+                let mut all = [O::low_byte(0); WIDTH];
+                _mm_storeu_si128(all.as_mut_ptr().cast(), bytes);
+                let n = out.len();
+                out.copy_from_slice(&all[..n]);
+            }
+        }
+    }
+
+    /// Writes what the sums were to `extremes`.
+    ///
+    /// # Safety
+    ///
+    /// The CPU has AVX-512 F, and the caller is compiled for it.
+    #[inline(always)]
+    pub(crate) unsafe fn count(&self, extremes: &mut Extremes, first: usize) {
+        let least = &mut extremes.least[first..first + WIDTH];
+        let most = &mut extremes.most[first..first + WIDTH];
+        // SAFETY: sixteen numbers have room; the caller vouches for the instructions.
+        unsafe {
+            _mm512_storeu_si512(least.as_mut_ptr().cast(), self.lo);
+            _mm512_storeu_si512(most.as_mut_ptr().cast(), self.hi);
+            let clipped = _mm512_reduce_add_epi32(self.clipped);
+            extremes.clipped += u64::from(clipped.unsigned_abs());
+        }
+    }
+}

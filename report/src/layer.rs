@@ -263,7 +263,7 @@ fn flatten(prefix: &str, entry: &Map<String, Value>, values: &mut Vec<(String, V
         match value {
             // A configuration has one level of objects; deeper ones are shown as they are.
             Value::Object(inner) if prefix.is_empty() => {
-                flatten(&format!("{path}."), inner, values)
+                flatten(&format!("{path}."), inner, values);
             }
             Value::Object(_)
             | Value::Null

@@ -167,7 +167,7 @@ fn figures(report: &Report<'_>, verdicts: &[Standing]) -> Markup {
             div { dt { "weights" } dd { (bytes(report.model.weight_bits().div_ceil(8))) } }
             @if let Some(spare) = spare.min() { div { dt { "fewest spare bits" } dd { (spare) } } }
             @if let (Some(n), Some(measured)) = (overflows, report.measured) {
-                div { dt { "overflows in " (count_of(measured.n_items as u64, "sample", "samples")) } dd { (n) } }
+                div { dt { "overflows in " (count_of(measured.n_items, "sample", "samples")) } dd { (n) } }
             }
             @if let Some(accuracy) = report.accuracy {
                 div { dt { "accuracy" } dd { (percent(accuracy.quantized_right, accuracy.n_items)) } }

@@ -92,10 +92,10 @@ pub(crate) const fn to_float(n: u64) -> f64 {
 }
 
 /// Returns `n` things.
-pub(crate) fn count_of(n: u64, one: &str, many: &str) -> String {
-    match n {
+pub(crate) fn count_of(n: impl TryInto<u64>, one: &str, many: &str) -> String {
+    match n.try_into().unwrap_or(u64::MAX) {
         1 => format!("1 {one}"),
-        _ => format!("{} {many}", grouped_count(n)),
+        n => format!("{} {many}", grouped_count(n)),
     }
 }
 

@@ -235,7 +235,7 @@ fn proved(model: &QuantizedModel, samples: Option<&ArrayD<f32>>, seed: u64) -> R
     let mut meter = Meter::new(0, "intermediates");
     let budget = SearchBudget::for_model(model, seed);
     let proof = prove(model, samples, budget, &mut |done, total| {
-        meter.set(done, total)
+        meter.set(done, total);
     });
     meter.finish();
     Ok(proof?)

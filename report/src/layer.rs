@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::Report;
 use crate::chart::{Limits, histogram};
+use crate::picture::picture;
 use crate::standing::Standing;
 use crate::text::{count_of, grouped, grouped_count, shown, shown_text};
 use crate::weights::weights;
@@ -36,6 +37,7 @@ pub(crate) fn card(
                 }
                 @if let Some(proof) = proof {
                     (stages(&name, proof, measured.map(|m| &m.counters)))
+                    (witnesses(proof))
                 }
                 @let charts = charts(report, index);
                 @if !charts.is_empty() {
@@ -93,6 +95,22 @@ fn stages(name: &str, proof: &LayerProof, counters: Option<&Counters>) -> Markup
                 tbody { @for stage in &proof.stages { (row(stage, counters)) } }
             }
         }
+    }
+}
+
+/// Returns the inputs that overflow a layer, where they are images.
+fn witnesses(proof: &LayerProof) -> Markup {
+    let pictures = proof.stages.iter().filter_map(|stage| {
+        let Verdict::Refuted(witness) = &stage.verdict else {
+            return None;
+        };
+        let title = format!("An input that overflows {}", stage.bounds.stage);
+        Some((picture(&witness.input, &title)?, title))
+    });
+    html! {
+        div class="charts" { @for (picture, title) in pictures {
+            figure class="chart" { (picture) figcaption { (title) } }
+        } }
     }
 }
 

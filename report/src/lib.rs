@@ -13,6 +13,7 @@ mod log;
 mod measure;
 mod network;
 mod page;
+mod picture;
 mod standing;
 mod text;
 mod weights;

@@ -144,6 +144,27 @@ pub(crate) struct FormatArgs {
     pub(crate) format: Format,
 }
 
+/// How what a check found is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CheckFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs; stable.
+    Json,
+    /// SARIF 2.1.0, for viewers of findings such as GitHub's.
+    Sarif,
+    /// JUnit XML, for CI servers.
+    Junit,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckFormatArgs {
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: CheckFormat,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
     /// The model's file; weights alone (.h5) need NAME.json or config.json beside them

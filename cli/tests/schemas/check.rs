@@ -90,7 +90,7 @@ fn is_of(name: &str, value: &Value) -> bool {
         "string" => value.is_string(),
         "array" => value.is_array(),
         "object" => value.is_object(),
-        name => panic!("unknown type {name}"),
+        name => unreachable!("unknown type {name}"),
     }
 }
 

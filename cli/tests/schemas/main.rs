@@ -29,7 +29,9 @@ fn printed(folder: &Path, args: &[&str]) -> Value {
     let run = command.args(args).current_dir(folder).output().unwrap();
     let text = String::from_utf8(run.stdout).unwrap();
     let said = String::from_utf8_lossy(&run.stderr);
-    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{args:?}: {e}: {text} {said}"))
+    let value = serde_json::from_str(&text);
+    assert!(value.is_ok(), "{args:?}: {text} {said}");
+    value.unwrap()
 }
 
 fn schema(of: &str) -> Value {

@@ -10,7 +10,7 @@ mod tensor;
 mod weights;
 
 use float_model::{Dtype, GraphMemory, apply_step};
-use kernels::Activation;
+use kernels::{Activation, Isa};
 use ndarray::{ArrayD, ArrayViewD, Axis, Slice};
 use quantizer_core::layers::Memory;
 use quantizer_core::log2::mul_pow2;
@@ -75,6 +75,12 @@ pub struct Run {
     pub outputs: Vec<Tensor>,
     /// Counts of each layer, in the order of the model's nodes.
     pub counters: Vec<Counters>,
+}
+
+/// Returns the name of the instruction set in use; results do not depend on it.
+#[must_use]
+pub fn instruction_set() -> &'static str {
+    Isa::active().name()
 }
 
 impl<'m> Executor<'m> {

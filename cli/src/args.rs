@@ -82,6 +82,11 @@ pub(crate) enum Command {
         after_help = "Example:\n  bitproof eval model.bpq.safetensors --data test.npz --float model.h5"
     )]
     Eval(EvalArgs),
+    /// Time the integer simulation of a quantized model, or the calibration of a float one
+    #[command(
+        after_help = "The images are random. Nothing but the model's own work is timed: no files, no start.\n\nExample:\n  bitproof bench model.bpq.safetensors --batch 16 --threads 1"
+    )]
+    Bench(crate::commands::bench::BenchArgs),
     /// Prove that no input can overflow a buffer of the hardware, or find one that does
     #[command(
         after_help = "Example:\n  bitproof prove model.bpq.safetensors --buffer-bits 24 --witness witnesses\n\nExit codes: 0 proved or not refuted, 1 refuted (with --strict also: not proved)."

@@ -1,5 +1,6 @@
 //! One module a command.
 
+pub(crate) mod bench;
 mod calibrate;
 pub(crate) mod completions;
 mod config;
@@ -32,6 +33,7 @@ pub(crate) fn run(command: Command) -> Result<Answer> {
         Command::Summary(args) => summary::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Eval(args) => eval::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::InsertRescaling(args) => insert_rescaling::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Schema(args) => schema::run(&args),

@@ -1,5 +1,6 @@
 //! How tensors enter a layer: channels aligned, types converted.
 
+use kernels::Activation;
 use quantizer_core::layers::EntryStage;
 use quantizer_core::round::shift_left;
 use quantizer_core::{Counters, PerAxis, StageCount};
@@ -25,15 +26,7 @@ pub(super) fn entered_values<'a>(
     if entry.is_identity() && current == target {
         return Ok(Cow::Borrowed(x));
     }
-    let n_channels = x.shape.last().copied().unwrap_or(1).max(1);
-    if let PerAxis::Axis(shift) = &entry.shift
-        && shift.len() != n_channels
-        && shift.len() != 1
-    {
-        let n_shifts = shift.len();
-        let message = format!("takes {n_shifts} channels, its input has {n_channels}");
-        return Err(ModelError::invalid(name, message));
-    }
+    let n_channels = checked_channels(name, entry, x)?;
     let (values, count) = with_storage!(target, T => {
         with_ints!(&x.values, v => shifted::<_, T>(v, entry, n_channels), float => {
             return Err(ModelError::invalid(name, "takes integers, not floats"));
@@ -46,6 +39,73 @@ pub(super) fn entered_values<'a>(
         shape: x.shape.clone(),
         values,
     }))
+}
+
+/// Counts an entry stage that clips nothing and that the layer's weights do instead.
+pub(super) fn count_entry(
+    name: &str,
+    entry: &EntryStage,
+    x: &Tensor,
+    counters: &mut Counters,
+) -> Result<(), ModelError> {
+    let n_channels = checked_channels(name, entry, x)?;
+    let largest = with_ints!(&x.values, v => largest(v, n_channels), float => {
+        return Err(ModelError::invalid(name, "takes integers, not floats"));
+    });
+    let shifted = largest.iter().enumerate().map(|(channel, (lo, hi))| {
+        let largest = lo.unsigned_abs().max(hi.unsigned_abs());
+        largest << entry.shift.at(channel)
+    });
+    let count = StageCount {
+        saturated: 0,
+        elements: u64::try_from(x.n_values()).unwrap_or(u64::MAX),
+        max_abs: shifted.max().unwrap_or(0),
+    };
+    counters.add(entry.stage, count);
+    Ok(())
+}
+
+/// Returns `x` in the type `storage`, which holds its values.
+pub(super) fn typed_values<'a>(
+    name: &str,
+    x: &'a Tensor,
+    storage: Storage,
+) -> Result<Cow<'a, Tensor>, ModelError> {
+    if storage_of(name, x)? == storage {
+        return Ok(Cow::Borrowed(x));
+    }
+    let values = with_storage!(storage, T => with_ints!(&x.values,
+        v => T::values(v.iter().map(|v| T::narrow(v.wide())).collect()), float => {
+            return Err(ModelError::invalid(name, "takes integers, not floats"));
+        }));
+    Ok(Cow::Owned(Tensor {
+        shape: x.shape.clone(),
+        values,
+    }))
+}
+
+/// Returns the least and the largest value of each channel, zero among them.
+fn largest<X: Int>(x: &[X], n_channels: usize) -> Vec<(i64, i64)> {
+    let zero = X::narrow(0);
+    let (mut lo, mut hi) = (vec![zero; n_channels], vec![zero; n_channels]);
+    for pixel in x.chunks_exact(n_channels) {
+        lo.iter_mut().zip(pixel).for_each(|(lo, v)| *lo = (*lo).min(*v));
+        hi.iter_mut().zip(pixel).for_each(|(hi, v)| *hi = (*hi).max(*v));
+    }
+    lo.iter().zip(&hi).map(|(lo, hi)| (lo.wide(), hi.wide())).collect()
+}
+
+fn checked_channels(name: &str, entry: &EntryStage, x: &Tensor) -> Result<usize, ModelError> {
+    let n_channels = x.shape.last().copied().unwrap_or(1).max(1);
+    if let PerAxis::Axis(shift) = &entry.shift
+        && shift.len() != n_channels
+        && shift.len() != 1
+    {
+        let n_shifts = shift.len();
+        let message = format!("takes {n_shifts} channels, its input has {n_channels}");
+        return Err(ModelError::invalid(name, message));
+    }
+    Ok(n_channels)
 }
 
 /// Returns the type of the integers of `x`.

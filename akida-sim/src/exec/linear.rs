@@ -13,9 +13,9 @@ use quantizer_core::layers::{EntryStage, IntegerLayer, IntegerOp, Memory};
 use quantizer_core::{Counters, Stage, StageCount, ValueBits};
 use rayon::prelude::*;
 
-use super::bounds::{Interval, entered};
+use super::bounds::Interval;
 use super::elementwise::rectifier_tops;
-use super::entry::entered_values;
+use super::entry::{count_entry, entered_values, typed_values};
 use super::epilogue::{Epilogue, Tally};
 use super::sequence;
 use super::tensor::{Int, Storage, Tensor, Values, convert, with_storage};
@@ -32,6 +32,8 @@ const BLOCK_VALUES: usize = 1 << 14;
 #[derive(Clone, Debug)]
 pub(super) struct LinearPlan {
     kind: Kind,
+    /// Whether the weights hold the shifts of the entry stage.
+    aligns: bool,
     weights: Arc<Weights>,
     /// Type of the entered inputs.
     input: Storage,
@@ -100,13 +102,13 @@ struct Place<'a> {
 impl LinearPlan {
     /// Returns the plan of a layer with weights for inputs in `input`; `None` for other layers.
     pub(super) fn new(layer: &IntegerLayer, input: Interval, out: Storage) -> Option<Self> {
-        let x = entered(layer, input);
         let Operands {
             kind,
+            aligns,
             weights,
             covered,
             border,
-        } = Operands::new(layer, x)?;
+        } = Operands::new(layer, input)?;
         let out_channels = match &kind {
             Kind::Separable { pointwise, .. } => pointwise.channels,
             Kind::Conv { .. }
@@ -140,6 +142,7 @@ impl LinearPlan {
         let border = border.map(|values| convert(values, input));
         Some(Self {
             kind,
+            aligns,
             weights: Arc::new(weights),
             input,
             border,
@@ -182,7 +185,13 @@ impl LinearPlan {
         memory: &mut Memory,
         counters: &mut Counters,
     ) -> Result<Tensor, ModelError> {
-        let x = entered_values(name, &layer.entries[0], x, Some(self.input), counters)?;
+        let entry = &layer.entries[0];
+        let x = if self.aligns {
+            count_entry(name, entry, x, counters)?;
+            typed_values(name, x, self.input)?
+        } else {
+            entered_values(name, entry, x, Some(self.input), counters)?
+        };
         let x = if let IntegerOp::BufferTempConv { n_frames, .. } = layer.op {
             Cow::Owned(sequence::window(name, &x, n_frames, self.input, memory)?)
         } else if let IntegerOp::StatefulProjection { subsample, .. } = layer.op {

@@ -1,16 +1,19 @@
 //! What a layer multiplies with what.
 
 use float_model::Padding;
+use quantizer_core::round::shift_left;
 use quantizer_core::layers::{Border, ConvOp, DepthwiseOp, IntegerLayer, IntegerOp};
 
 use super::{ConvPadding, Kind, Steps};
-use crate::exec::bounds::{Interval, with_border, with_zero};
+use crate::exec::bounds::{Interval, entered, with_border, with_zero};
 use crate::exec::tensor::Values;
 use crate::exec::weights::Weights;
 
 /// What a layer multiplies with what.
 pub(super) struct Operands {
     pub(super) kind: Kind,
+    /// Whether the weights hold the shifts of the entry stage.
+    pub(super) aligns: bool,
     pub(super) weights: Weights,
     /// Interval of everything that the weights meet.
     pub(super) covered: Interval,
@@ -23,7 +26,11 @@ impl Operands {
         clippy::wildcard_enum_match_arm,
         reason = "the layers that run as products are named"
     )]
-    pub(super) fn new(layer: &IntegerLayer, x: Interval) -> Option<Self> {
+    pub(super) fn new(layer: &IntegerLayer, input: Interval) -> Option<Self> {
+        if let Some(operands) = Self::aligning(layer, input) {
+            return Some(operands);
+        }
+        let x = entered(layer, input);
         Some(match &layer.op {
             IntegerOp::Conv2D(op) => Self::conv(op, x),
             IntegerOp::DepthwiseConv2D(op) => {
@@ -81,6 +88,46 @@ impl Operands {
         })
     }
 
+    /// Returns the operands with the shifts of the channels moved from the inputs to the weights: the inputs stay bytes.
+    ///
+    /// `None` where there is nothing to move, an input could clip, or a weight would need more than 16 bits.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the layers that run as matrix products are named"
+    )]
+    fn aligning(layer: &IntegerLayer, input: Interval) -> Option<Self> {
+        let entry = layer.entries.first().filter(|entry| !entry.is_identity())?;
+        let (kernel, n_channels, filters): (Vec<i32>, usize, usize) = match &layer.op {
+            IntegerOp::Conv2D(op) if !matches!(op.border, Border::Value(_)) => {
+                let (_, _, channels, filters) = op.kernel.dim();
+                (op.kernel.iter().copied().collect(), channels, filters)
+            }
+            IntegerOp::Dense { kernel } => {
+                (kernel.iter().copied().collect(), kernel.nrows(), kernel.ncols())
+            }
+            _ => return None,
+        };
+        let most = entry.shift.as_slice().iter().copied().max()?;
+        let clips = |v: i64| entry.value_bits.saturate(shift_left(v, most)) != shift_left(v, most);
+        if clips(input.lo) || clips(input.hi) {
+            return None;
+        }
+        let aligned = kernel.chunks(filters.max(1)).enumerate().flat_map(|(row, weights)| {
+            let shift = entry.shift.at(row.rem_euclid(n_channels.max(1)));
+            weights.iter().map(move |w| shift_left(i64::from(*w), shift))
+        });
+        let fits = |w: i64| i16::try_from(w).ok().map(i32::from);
+        let aligned: Vec<i32> = aligned.map(fits).collect::<Option<_>>()?;
+        let operands = match &layer.op {
+            IntegerOp::Conv2D(op) => Self::conv_of(op, &aligned, input),
+            _ => Self::plain(Kind::Dense, aligned.iter(), filters, input),
+        };
+        Some(Self {
+            aligns: true,
+            ..operands
+        })
+    }
+
     fn plain<'a>(
         kind: Kind,
         kernel: impl Iterator<Item = &'a i32> + Clone,
@@ -90,12 +137,18 @@ impl Operands {
         Self {
             kind,
             weights: Weights::new(kernel, channels, covered),
+            aligns: false,
             covered,
             border: None,
         }
     }
 
     fn conv(op: &ConvOp, x: Interval) -> Self {
+        Self::conv_of(op, &op.kernel.iter().copied().collect::<Vec<i32>>(), x)
+    }
+
+    /// Returns the operands of a convolution with the weights `kernel` instead of its own.
+    fn conv_of(op: &ConvOp, kernel: &[i32], x: Interval) -> Self {
         let (kh, kw, channels, filters) = op.kernel.dim();
         let covered = with_border(x, &op.border);
         let padding = match &op.border {
@@ -114,7 +167,7 @@ impl Operands {
         };
         Self {
             border: border_values(&op.border, channels),
-            ..Self::plain(kind, op.kernel.iter(), filters, covered)
+            ..Self::plain(kind, kernel.iter(), filters, covered)
         }
     }
 }

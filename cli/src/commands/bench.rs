@@ -1,0 +1,145 @@
+//! `bitproof bench`.
+
+use std::num::NonZeroUsize;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use bitproof::akida_sim::{InputKind, QuantizedOp};
+use bitproof::calibration::{IntegerRange, RandomSource, SampleSource};
+use bitproof::float_model::Dtype;
+use bitproof::{
+    AnyModel, Executor, Graph, QuantizeOptions, QuantizedModel, Samples, calibrate_ranges, load,
+};
+use clap::Args;
+use ndarray::ArrayD;
+use serde_json::json;
+
+use crate::args::{Format, FormatArgs, ModelArgs};
+use crate::inputs;
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Images in a run
+    #[arg(long, value_name = "N", default_value = "16")]
+    batch: NonZeroUsize,
+    /// Threads [default: one a core]
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+    /// Runs that are timed, after one that is not
+    #[arg(long, value_name = "N", default_value = "15")]
+    runs: NonZeroUsize,
+    /// Seed of the random images
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    format: FormatArgs,
+}
+
+/// Times a model on random images.
+pub(super) fn run(args: &BenchArgs) -> Result<()> {
+    let model = load(&args.model.path())?;
+    let mut pool = rayon::ThreadPoolBuilder::new();
+    if let Some(threads) = args.threads {
+        pool = pool.num_threads(threads.into());
+    }
+    let pool = pool.build().context("no threads can be started")?;
+    let (what, mut times) = match &model {
+        AnyModel::Quantized(model) => {
+            let times = pool.install(|| integer_runs(model, args))?;
+            ("integer simulation", times)
+        }
+        AnyModel::Float(graph) => {
+            let times = pool.install(|| calibration_steps(graph, args))?;
+            ("float calibration", times)
+        }
+    };
+    times.sort_unstable();
+    let n_threads = pool.current_num_threads();
+    report(args, what, &times, n_threads);
+    Ok(())
+}
+
+/// Returns how long the simulator took for each batch.
+fn integer_runs(model: &QuantizedModel, args: &BenchArgs) -> Result<Vec<Duration>> {
+    let executor = Executor::new(model);
+    let images = random_images(model, args)?;
+    executor.outputs(&images)?;
+    let timed = || {
+        let start = Instant::now();
+        executor.outputs(&images)?;
+        Ok(start.elapsed())
+    };
+    (0..args.runs.get()).map(|_| timed()).collect()
+}
+
+/// Returns how long each step of a calibration took, observers included.
+fn calibration_steps(graph: &Graph, args: &BenchArgs) -> Result<Vec<Duration>> {
+    let batch = args.batch.get();
+    let options = QuantizeOptions {
+        num_samples: Some(batch * (args.runs.get() + 1)),
+        batch_size: Some(batch),
+        seed: args.seed,
+        ..QuantizeOptions::default()
+    };
+    let mut moments = Vec::new();
+    calibrate_ranges(graph.clone(), Samples::Random, &options, &mut |_| {
+        moments.push(Instant::now());
+    })?;
+    Ok(moments.windows(2).map(|pair| pair[1] - pair[0]).collect())
+}
+
+/// Returns a batch of random integers of the type of the model's input.
+fn random_images(model: &QuantizedModel, args: &BenchArgs) -> Result<ArrayD<f32>> {
+    let input = model.nodes.iter().find_map(|node| match &node.op {
+        QuantizedOp::Input(kind) => Some(kind),
+        QuantizedOp::InputQuantizer { .. }
+        | QuantizedOp::Integer(_)
+        | QuantizedOp::Dequantizer(_)
+        | QuantizedOp::Float(_) => None,
+    });
+    let (low, high) = match input.context("the model has no input")? {
+        InputKind::Raw { dtype, .. } | InputKind::Float(dtype) => match dtype {
+            Dtype::Int8 => (-128, 127),
+            Dtype::Int16 => (-32_768, 32_767),
+            Dtype::UInt16 => (0, 65_535),
+            Dtype::UInt8 | Dtype::Int32 | Dtype::Float32 => (0, 255),
+        },
+    };
+    let shape: Option<Vec<usize>> = inputs::quantized_input(model)?.iter().copied().collect();
+    let shape = shape.context("the model leaves extents of its input open")?;
+    let range = IntegerRange { low, high };
+    let mut source = RandomSource::new(args.seed, range, args.batch.get(), shape);
+    Ok(source.next_batch(args.batch.get())?)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a time for people")]
+fn report(args: &BenchArgs, what: &str, sorted: &[Duration], n_threads: usize) {
+    let per_image = |time: Option<&Duration>| {
+        time.map_or(f64::NAN, |t| t.as_secs_f64() * 1e3) / args.batch.get() as f64
+    };
+    let median = per_image(sorted.get(sorted.len().div_euclid(2)));
+    let fastest = per_image(sorted.first());
+    let (batch, runs) = (args.batch, sorted.len());
+    let isa = bitproof::instruction_set();
+    match args.format.format {
+        Format::Text => crate::outln!(
+            "{what}: {median:.3} ms an image (median of {runs} runs; fastest {fastest:.3}), batch {batch}, \
+             {n_threads} thread(s), {isa}"
+        ),
+        Format::Json => crate::outln!(
+            "{:#}",
+            json!({
+                "what": what,
+                "ms_per_image": median,
+                "fastest_ms_per_image": fastest,
+                "batch": batch,
+                "runs": runs,
+                "threads": n_threads,
+                "seed": args.seed,
+                "instruction_set": isa,
+            })
+        ),
+    }
+}

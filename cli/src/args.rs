@@ -79,7 +79,7 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Measure the accuracy of a quantized model on labelled data
     #[command(
-        after_help = "Example:\n  bitproof eval model.bpq.safetensors --data test.npz --float model.h5"
+        after_help = "Example:\n  bitproof eval model.bpq.safetensors --data test.npz --float model.h5 --min-accuracy 0.98\n\nExit codes: 0 done, 1 the accuracy is below --min-accuracy."
     )]
     Eval(EvalArgs),
     /// Time the integer simulation of a quantized model, or the calibration of a float one
@@ -384,6 +384,9 @@ pub(crate) struct EvalArgs {
     /// The float model to compare with
     #[arg(long, value_name = "MODEL")]
     pub(crate) float: Option<PathBuf>,
+    /// Exit with 1 if the model classifies a smaller share right, such as 0.98
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) min_accuracy: Option<f64>,
     #[command(flatten)]
     pub(crate) format: FormatArgs,
 }

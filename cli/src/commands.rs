@@ -26,13 +26,13 @@ use crate::args::Command;
 pub(crate) fn run(command: Command) -> Result<Answer> {
     match command {
         Command::Prove(args) => return prove::run(&args),
+        Command::Eval(args) => return eval::run(&args),
         Command::VerifyCertificate(args) => return verify_certificate::run(&args),
         Command::Quantize(args) => quantize::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Summary(args) => summary::run(&args),
         Command::Run(args) => run::run(&args),
-        Command::Eval(args) => eval::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::InsertRescaling(args) => insert_rescaling::run(&args),
         Command::Convert(args) => convert::run(&args),

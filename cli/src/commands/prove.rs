@@ -277,8 +277,8 @@ fn to_json(model: &QuantizedModel, proof: &Proof, args: &ProveArgs) -> Result<Va
     } else {
         "possible"
     };
-    let mut report =
-        json!({ "verdict": verdict, "buffer_bits": args.buffer_bits, "layers": layers });
+    let mut report = json!({ "verdict": verdict, "buffer_bits": args.buffer_bits, "seed": args.seed,
+            "layers": layers });
     if args.smallest {
         report["smallest"] = smallest_json(model)?;
     }

@@ -12,7 +12,7 @@ use clap::Args;
 use ndarray::{ArrayD, Axis};
 use report::{Accuracy, Facts, FileFact, Measured, Measurement, QuantizeLog, Report};
 
-use super::eval::{Data, labels_of};
+use super::eval::{Data, labels_of, one_output, quantized_outputs};
 use super::quantize::{digest, samples_digest};
 use crate::args::{ModelArgs, SourceArgs};
 use crate::progress::Meter;
@@ -242,6 +242,7 @@ fn proved(model: &QuantizedModel, samples: Option<&ArrayD<f32>>, seed: u64) -> R
 }
 
 fn classify(model: &QuantizedModel, float: Option<&Graph>, data: &Data) -> Result<Accuracy> {
+    let n_classes = one_output(&quantized_outputs(model))?;
     let executor = Executor::new(model);
     let mut source = inputs::open(data.images.clone(), &inputs::quantized_input(model)?)?;
     let total = source.n_samples();
@@ -259,6 +260,10 @@ fn classify(model: &QuantizedModel, float: Option<&Graph>, data: &Data) -> Resul
         };
         let skipped: &[Skipped] = source.skipped();
         let labels = labels_of(&data.labels, &mut next, quantized.len(), skipped)?;
+        let outside = |label: &&i64| usize::try_from(**label).map_or(true, |l| l >= n_classes);
+        if let Some(label) = labels.iter().find(outside) {
+            bail!("a label of {label} for {n_classes} classes");
+        }
         accuracy.add(&labels, &quantized, float.as_deref());
         meter.set(next, total);
         Ok(())

@@ -107,6 +107,10 @@ fn commands_of_a_quantized_model_keep_to_their_schemas() {
         ("eval", "eval digits.h5 --data digits.npz"),
         (
             "eval",
+            "eval q.bpq.safetensors --data digits.npz --min-accuracy 1",
+        ),
+        (
+            "eval",
             "eval q.bpq.safetensors --data digits.npz --float digits.h5",
         ),
         ("prove", "prove q.bpq.safetensors"),
@@ -200,7 +204,7 @@ fn the_checker_sees_mistakes() {
     let stage = json!({ "stage": "sum", "value_bits": 3, "lo": -9, "hi": 9, "channels": [[-9, 9]],
         "verdict": "proved", "spare_bits": 1 });
     let layer = |stage: &Value| json!({ "name": "a", "class_name": "B", "stages": [stage] });
-    let proof = |stage: &Value| json!({ "verdict": "proved", "buffer_bits": null, "layers": [layer(stage)] });
+    let proof = |stage: &Value| json!({ "verdict": "proved", "buffer_bits": null, "seed": 0, "layers": [layer(stage)] });
     assert_eq!(
         mistakes(&schema, &proof(&stage)),
         [""; 0],

@@ -21,6 +21,7 @@ enum Of {
     Config,
     /// A file of `prove --certificate`.
     Certificate,
+    Bench,
     Calibrate,
     Convert,
     Demo,
@@ -43,6 +44,7 @@ fn schema(of: Of) -> String {
     let text = match of {
         Of::QConfig | Of::Config => return to_indented(&json_schema()),
         Of::Certificate => include_str!("../schemas/certificate.json"),
+        Of::Bench => include_str!("../schemas/bench.json"),
         Of::Calibrate => include_str!("../schemas/calibrate.json"),
         Of::Convert => include_str!("../schemas/convert.json"),
         Of::Demo => include_str!("../schemas/demo.json"),

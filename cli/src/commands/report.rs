@@ -37,7 +37,7 @@ pub(crate) struct ReportArgs {
     #[command(flatten)]
     source: SourceArgs,
     /// Inputs that are observed, at most
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(long, value_name = "N", default_value_t = 100)]
     num_samples: usize,
     /// Labelled data, as `eval --data` takes it: accuracy and confusion
     #[arg(long, value_name = "PLACE")]

@@ -7,6 +7,7 @@
 
 mod accuracy;
 mod chart;
+mod confusion;
 mod histogram;
 mod layer;
 mod log;

@@ -23,6 +23,10 @@ const COME_BACK: usize = 15;
 /// How far from the middle of a box these lines start and end.
 const ASIDE: usize = 50;
 
+/// Larger networks are not drawn: nobody could read it.
+const MAX_NODES: usize = 1000;
+const MAX_EDGES: usize = 4000;
+
 /// Where the boxes and the lines are.
 struct Layout {
     /// Left upper corner of each node.
@@ -35,13 +39,22 @@ struct Layout {
     size: [usize; 2],
 }
 
+/// Returns whether a network is small enough to be drawn.
+fn is_drawn(model: &QuantizedModel) -> bool {
+    let n_edges: usize = model.nodes.iter().map(|node| node.inputs.len()).sum();
+    model.nodes.len() <= MAX_NODES && n_edges <= MAX_EDGES
+}
+
 /// Returns whether the drawing needs the whole width of a large screen.
 pub(crate) fn is_wide(model: &QuantizedModel) -> bool {
-    layout(model).size[0] > 2 * COLUMN + LANE * 6
+    is_drawn(model) && layout(model).size[0] > 2 * COLUMN + LANE * 6
 }
 
 /// Returns the drawing; each box links to `#layer-INDEX`.
 pub(crate) fn drawing(model: &QuantizedModel, standings: &[Standing]) -> Markup {
+    if !is_drawn(model) {
+        return html! { p { "A network of " (model.nodes.len()) " layers is not drawn." } };
+    }
     let layout = layout(model);
     let [width, height] = layout.size;
     let corner = |node: usize| layout.corners.get(node).copied().unwrap_or_default();
@@ -149,4 +162,45 @@ fn lanes(rows: &[usize], edges: Vec<(usize, usize)>) -> Vec<(usize, usize, usize
         placed.push((from, to, lane));
     }
     placed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_in_one_lane_do_not_meet() {
+        let rows: Vec<usize> = (0..40).collect();
+        let edges: Vec<(usize, usize)> = (0_usize..37)
+            .flat_map(|from| {
+                [
+                    (from, from + 2),
+                    (from, (from * 7 + 5).rem_euclid(39).max(from + 2)),
+                ]
+            })
+            .collect();
+        let placed = lanes(&rows, edges.clone());
+        assert_eq!(placed.len(), edges.len(), "every line is there");
+        for (i, (from, to, lane)) in placed.iter().enumerate() {
+            for (from2, to2, lane2) in &placed[i + 1..] {
+                let apart = to <= from2 || to2 <= from;
+                assert!(
+                    lane != lane2 || apart,
+                    "{from}-{to} and {from2}-{to2} in {lane}"
+                );
+            }
+        }
+        let n_lanes = placed.iter().map(|(_, _, lane)| lane + 1).max().unwrap();
+        let at_once = |row: usize| {
+            edges
+                .iter()
+                .filter(|(a, b)| (*a..*b).contains(&row))
+                .count()
+        };
+        assert_eq!(
+            n_lanes,
+            (0..40).map(at_once).max().unwrap(),
+            "no lane is wasted"
+        );
+    }
 }

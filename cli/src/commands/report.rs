@@ -11,10 +11,11 @@ use bitproof::{Executor, Graph, QuantizedModel, Samples, load_float, load_quanti
 use clap::Args;
 use ndarray::{ArrayD, Axis};
 use report::{Accuracy, Facts, FileFact, Measured, Measurement, QuantizeLog, Report};
+use serde_json::json;
 
 use super::eval::{Data, labels_of, one_output, quantized_outputs};
 use super::quantize::{digest, samples_digest};
-use crate::args::{ModelArgs, SourceArgs};
+use crate::args::{Format, FormatArgs, ModelArgs, SourceArgs};
 use crate::progress::Meter;
 use crate::{inputs, samples};
 
@@ -51,6 +52,8 @@ pub(crate) struct ReportArgs {
     /// Seed of the search for inputs that overflow
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    #[command(flatten)]
+    format: FormatArgs,
 }
 
 /// Everything that is read and computed for a page.
@@ -78,7 +81,11 @@ pub(super) fn run(args: &ReportArgs) -> Result<()> {
         facts: &gathered.facts,
     });
     write_file(&args.out, page.as_bytes())?;
-    crate::outln!("written to {}", args.out.display());
+    let output = args.out.display().to_string();
+    match args.format.format {
+        Format::Text => crate::outln!("written to {output}"),
+        Format::Json => crate::outln!("{:#}", json!({ "output": output, "bytes": page.len() })),
+    }
     Ok(())
 }
 

@@ -130,6 +130,7 @@ fn commands_of_a_quantized_model_keep_to_their_schemas() {
         ("convert", "convert q.bpq.safetensors q.h5"),
         ("verify-certificate", "verify-certificate q.h5 c.json"),
         ("demo", "demo"),
+        ("report", "report q.bpq.safetensors -o q.html"),
         ("bench", "bench q.bpq.safetensors --batch 1 --runs 1"),
         ("bench", "bench digits.h5 --batch 1 --runs 1"),
     ] {

@@ -7,6 +7,7 @@
 
 mod accuracy;
 mod chart;
+mod checks;
 mod confusion;
 mod histogram;
 mod layer;
@@ -20,6 +21,7 @@ mod text;
 mod weights;
 
 use bitproof::akida_sim::prove::Proof;
+use bitproof::findings::Findings;
 use bitproof::{Graph, QuantizedModel};
 
 pub use accuracy::Accuracy;
@@ -43,6 +45,8 @@ pub struct Report<'a> {
     pub accuracy: Option<&'a Accuracy>,
     /// What quantization decided.
     pub log: Option<&'a QuantizeLog>,
+    /// What checks found, such as those of the rules of a target.
+    pub checks: &'a [Findings],
     /// Where all of it comes from.
     pub facts: &'a Facts,
 }

@@ -10,7 +10,7 @@ use crate::log::LoggedRewrite;
 use crate::network::{drawing, is_wide};
 use crate::standing::{Standing, standings};
 use crate::text::{bytes, count_of, grouped, percent, shown, shown_text};
-use crate::{Facts, QuantizeLog, Report, confusion};
+use crate::{Facts, QuantizeLog, Report, checks, confusion};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -62,6 +62,7 @@ pub fn page(report: &Report<'_>) -> String {
                         }
                     }
                     (ranges(report, &standings))
+                    @if !report.checks.is_empty() { (checks::section(report.checks)) }
                     @if let Some(accuracy) = report.accuracy { (confusion::section(accuracy)) }
                     @if let Some(log) = report.log { (log_section(log)) }
                     (provenance(report))
@@ -83,6 +84,9 @@ fn sections(report: &Report<'_>) -> Vec<(&'static str, &'static str)> {
         ("layers", "Layers"),
         ("ranges", "Ranges"),
     ];
+    if !report.checks.is_empty() {
+        sections.push(("checks", "Checks"));
+    }
     if report.accuracy.is_some() {
         sections.push(("accuracy", "Accuracy"));
     }

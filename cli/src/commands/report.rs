@@ -78,6 +78,7 @@ pub(super) fn run(args: &ReportArgs) -> Result<()> {
         measured: gathered.measured.as_ref(),
         accuracy: gathered.accuracy.as_ref(),
         log: gathered.log.as_ref(),
+        checks: &[],
         facts: &gathered.facts,
     });
     write_file(&args.out, page.as_bytes())?;

@@ -5,6 +5,7 @@ mod browser;
 mod page;
 
 use bitproof::akida_sim::prove::{SearchBudget, prove, with_buffer_bits};
+use bitproof::findings::{Findings, Level, Outcome, Rule, Status};
 use bitproof::float_model::Convolution;
 use bitproof::{GraphBuilder, QuantizeOptions, Samples, quantize};
 use ndarray::{ArrayD, IxDyn};
@@ -19,6 +20,33 @@ const HOSTILE: &str = "x\"><script>alert(1)</script><img src=x onerror=alert(2)>
 /// Returns a text that a hostile file may hold.
 fn hostile(what: &str) -> String {
     format!("{what}{HOSTILE}{}\u{202e}\0", "long".repeat(500))
+}
+
+/// Returns what a check of the rules of a target may find.
+fn checks(name: fn(&str) -> String) -> Findings {
+    let outcome = |status| Outcome {
+        rule: name("rule-1"),
+        layer: name("conv"),
+        subject: name("kernel_size"),
+        status,
+        message: name("9 is not 3, 5 or 7"),
+    };
+    let statuses = [
+        Status::Passed,
+        Status::Failed(Level::Error),
+        Status::Failed(Level::Warning),
+        Status::NotChecked,
+    ];
+    Findings {
+        command: name("check --target one"),
+        model: name("model"),
+        rules: vec![Rule {
+            id: name("rule-1"),
+            description: name("Kernels are small."),
+            help: name("Split the kernel."),
+        }],
+        outcomes: statuses.map(outcome).to_vec(),
+    }
 }
 
 /// Returns the page of a model with everything on it, names and texts given.
@@ -93,6 +121,7 @@ fn full_page(name: fn(&str) -> String) -> String {
         measured: Some(&measured),
         accuracy: Some(&accuracy),
         log: Some(&log),
+        checks: &[checks(name)],
         facts: &facts,
     })
 }

@@ -236,10 +236,16 @@ impl<'m> Executor<'m> {
         };
         let mut both = Counters::default();
         let memory = &mut memory.integers[fusion.linear];
-        let output = fusion.plan.run(&node.name, layer, inputs[0], memory, &mut both)?;
+        let output = fusion
+            .plan
+            .run(&node.name, layer, inputs[0], memory, &mut both)?;
         for (stage, count) in both.iter() {
             let is_of_rectifier = matches!(stage, Stage::ScaleMultiply | Stage::OutputRescale);
-            let owner = if is_of_rectifier { index } else { fusion.linear };
+            let owner = if is_of_rectifier {
+                index
+            } else {
+                fusion.linear
+            };
             counters[owner].add(stage, count);
         }
         Ok(output)
@@ -294,7 +300,10 @@ fn fuse(model: &QuantizedModel, plans: &mut [NodePlan]) {
             continue;
         };
         let out = plans[index].storage.unwrap_or(Storage::I64);
-        let plan = plans[linear].linear.as_ref().filter(|_| n_uses[linear] == 1);
+        let plan = plans[linear]
+            .linear
+            .as_ref()
+            .filter(|_| n_uses[linear] == 1);
         if let Some(plan) = plan.and_then(|plan| plan.rectified(layer, rectifier, out)) {
             plans[index].fusion = Some(Fusion { linear, plan });
             plans[linear].is_fused = true;
@@ -410,7 +419,10 @@ fn raw_input(
     let Some(values) = values else {
         let wrong = x.iter().find(|v| integer(**v).is_none());
         let (v, dtype) = (wrong.copied().unwrap_or_default(), dtype.name());
-        return Err(ModelError::invalid(name, format!("input value {v} is no {dtype}")));
+        return Err(ModelError::invalid(
+            name,
+            format!("input value {v} is no {dtype}"),
+        ));
     };
     Ok(Tensor {
         shape: x.shape().to_vec(),

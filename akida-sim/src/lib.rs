@@ -17,6 +17,6 @@ pub use calibrated::{
     CalibratedGraph, CalibratedNode, CalibratedOp, InputQuantizerSpec, OutputRanges, QuantizedLayer,
 };
 pub use error::ModelError;
-pub use exec::{instruction_set, Executor, ModelMemory, Run, Tensor, Values};
+pub use exec::{Executor, ModelMemory, Run, Tensor, Values, instruction_set};
 pub use lower::lower;
 pub use model::{InputKind, Provenance, QuantizedModel, QuantizedNode, QuantizedOp};

@@ -15,7 +15,7 @@ pub use extremes::MovingMax;
 use crate::{CalibrationError, Granularity};
 use distribution::Distribution;
 use extremes::Magnitudes;
-pub(crate) use extremes::{InputObserver, Running};
+pub(crate) use extremes::{InputObserver, Running, magnitudes};
 
 /// Fractions of a percentile that are told apart: millionths of a percent.
 const MILLIONTHS: u32 = 1_000_000;
@@ -30,6 +30,14 @@ pub trait Observer: fmt::Debug {
 
     /// Returns the range, `None` before the first batch.
     fn range(&self) -> Option<PerAxis<f32>>;
+
+    /// Returns the form of the batch's largest magnitudes, if they are all that it needs.
+    fn takes_magnitudes(&self) -> Option<Granularity> {
+        None
+    }
+
+    /// Takes the largest magnitudes of a batch instead of the batch.
+    fn update_magnitudes(&mut self, _largest: PerAxis<f32>) {}
 }
 
 /// Which observer.

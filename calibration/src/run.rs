@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use float_model::{Graph, GraphError, GraphMemory, Layer, NodeId};
 use ndarray::{ArrayD, Axis};
 use quantizer_core::PerAxis;
+use rayon::prelude::*;
 
 use crate::convergence::{Convergence, Snapshot};
-use crate::observer::InputObserver;
+use crate::observer::{InputObserver, magnitudes};
 use crate::{BatchPlan, CalibrationError, Observer, ObserverKind, SampleSource};
 
 /// What has a range of its own.
@@ -71,6 +72,9 @@ pub struct Progress {
     /// Samples to use in all epochs.
     pub total: usize,
 }
+
+/// Samples that pass through the network together.
+const FEW: usize = 4;
 
 /// Runs `graph` on the batches of `source` and returns the ranges of `sites`.
 ///
@@ -180,6 +184,57 @@ impl<'s> Observers<'s> {
     }
 
     fn batch(&mut self, graph: &Graph, batch: &ArrayD<f32>) -> Result<(), CalibrationError> {
+        let forms: Option<Vec<Granularity>> =
+            self.outputs.iter().map(|o| o.takes_magnitudes()).collect();
+        let remembers = graph.nodes().iter().any(|node| node.layer.is_temporal());
+        match forms.filter(|_| !remembers) {
+            Some(forms) => self.largest_of(graph, batch, &forms)?,
+            None => self.whole_batch(graph, batch)?,
+        }
+        if let Some((_, observer)) = &mut self.input {
+            observer.update(batch);
+        }
+        Ok(())
+    }
+
+    /// Takes the largest magnitudes of a batch, whose samples run a few at a time: their tensors are small, and the
+    /// largest of all is the same in any order.
+    fn largest_of(
+        &mut self,
+        graph: &Graph,
+        batch: &ArrayD<f32>,
+        forms: &[Granularity],
+    ) -> Result<(), CalibrationError> {
+        let few: Vec<_> = batch.axis_chunks_iter(Axis(0), FEW).collect();
+        let ids = &self.ids;
+        let largest = few.into_par_iter().map(|samples| {
+            let mut largest = vec![None; ids.len()];
+            graph.run(&[&samples.to_owned()], &mut |id, x| {
+                let watched = ids.iter().zip(forms).zip(&mut largest);
+                for ((_, form), largest) in watched.filter(|((i, _), _)| **i == id) {
+                    *largest = Some(magnitudes(x, *form));
+                }
+            })?;
+            Ok::<_, CalibrationError>(largest)
+        });
+        let largest: Vec<Vec<Option<PerAxis<u32>>>> = largest.collect::<Result<_, _>>()?;
+        let sites = self.sites.outputs.iter().zip(&mut self.outputs);
+        for (index, (site, observer)) in sites.enumerate() {
+            let parts = largest.iter().filter_map(|sites| sites[index].clone());
+            let Some(bits) = parts.reduce(|a, b| a.zip(&b, u32::max)) else {
+                continue;
+            };
+            let values = bits.map(f32::from_bits);
+            if values.as_slice().iter().any(|v| !v.is_finite()) {
+                let layer = site.layer.clone();
+                return Err(CalibrationError::RangeNotFinite { layer });
+            }
+            observer.update_magnitudes(values);
+        }
+        Ok(())
+    }
+
+    fn whole_batch(&mut self, graph: &Graph, batch: &ArrayD<f32>) -> Result<(), CalibrationError> {
         let mut refused = None;
         let (ids, sites, outputs) = (&self.ids, self.sites, &mut self.outputs);
         graph.run_step(&[batch], &mut self.memory, &mut |id, x| {
@@ -194,9 +249,6 @@ impl<'s> Observers<'s> {
         })?;
         if let Some(layer) = refused {
             return Err(CalibrationError::RangeNotFinite { layer });
-        }
-        if let Some((_, observer)) = &mut self.input {
-            observer.update(batch);
         }
         Ok(())
     }

@@ -88,14 +88,18 @@ impl Finish {
     #[must_use]
     pub fn new(steps: &Steps, channels: usize, largest: u64) -> Option<Self> {
         let (shifts, limit) = steps.shift.as_ref()?;
-        if channels == 0 || !(limit.lo >= -128 && limit.hi <= 127 || limit.lo >= -256 && limit.hi <= 255) {
+        if channels == 0
+            || !(limit.lo >= -128 && limit.hi <= 127 || limit.lo >= -256 && limit.hi <= 255)
+        {
             return None;
         }
         let padded = channels.next_multiple_of(LANES);
         let mut finish = Self::empty(channels, padded);
         for channel in 0..channels {
             let bias = steps.bias.as_ref().map_or(0, |(bias, _)| bias[channel]);
-            let bound = i64::try_from(largest).ok()?.checked_add(bias.checked_abs()?)?;
+            let bound = i64::try_from(largest)
+                .ok()?
+                .checked_add(bias.checked_abs()?)?;
             i32::try_from(bound).ok()?;
             let scale = steps.scale.as_ref().map_or(1, |(scale, _)| scale[channel]);
             let top = steps.rectify.as_ref().map(|tops| tops[channel]);
@@ -169,7 +173,11 @@ impl Channel {
             half: i32::try_from(half).ok()?,
             right,
             clips_below: clamped(clips_below),
-            clips_above: if never_above { i32::MAX } else { clamped(clips_above) },
+            clips_above: if never_above {
+                i32::MAX
+            } else {
+                clamped(clips_above)
+            },
         })
     }
 
@@ -209,8 +217,14 @@ impl Extremes {
 
     /// Adds those of other sums of the same layer; the order does not matter.
     pub fn merge(&mut self, other: &Self) {
-        self.least.iter_mut().zip(&other.least).for_each(|(a, b)| *a = (*a).min(*b));
-        self.most.iter_mut().zip(&other.most).for_each(|(a, b)| *a = (*a).max(*b));
+        self.least
+            .iter_mut()
+            .zip(&other.least)
+            .for_each(|(a, b)| *a = (*a).min(*b));
+        self.most
+            .iter_mut()
+            .zip(&other.most)
+            .for_each(|(a, b)| *a = (*a).max(*b));
         self.clipped += other.clipped;
     }
 }
@@ -221,10 +235,27 @@ impl Kernels {
     /// # Panics
     ///
     /// Panics if the lengths differ or are no whole number of pixels.
-    pub fn finish<O: Byte>(self, finish: &Finish, sums: &[i32], out: &mut [O], extremes: &mut Extremes) {
+    pub fn finish<O: Byte>(
+        self,
+        finish: &Finish,
+        sums: &[i32],
+        out: &mut [O],
+        extremes: &mut Extremes,
+    ) {
         assert_eq!(sums.len(), out.len(), "a result for each sum");
-        assert!(sums.len().checked_rem(finish.channels) == Some(0), "whole pixels");
-        dispatch(self, Pixels { finish, sums, out, extremes });
+        assert!(
+            sums.len().checked_rem(finish.channels) == Some(0),
+            "whole pixels"
+        );
+        dispatch(
+            self,
+            Pixels {
+                finish,
+                sums,
+                out,
+                extremes,
+            },
+        );
     }
 }
 
@@ -243,10 +274,19 @@ impl<O: Byte> Job for Pixels<'_, O> {
 
     #[inline(always)]
     fn run<S: InstructionSet, const P: usize, const N: usize>(self, _set: S) {
-        let Self { finish, sums, out, extremes } = self;
+        let Self {
+            finish,
+            sums,
+            out,
+            extremes,
+        } = self;
         let n = finish.channels;
-        let (bias, scale, half, right) =
-            (&finish.bias[..n], &finish.scale[..n], &finish.half[..n], &finish.right[..n]);
+        let (bias, scale, half, right) = (
+            &finish.bias[..n],
+            &finish.scale[..n],
+            &finish.half[..n],
+            &finish.right[..n],
+        );
         let (least, most) = (&finish.least[..n], &finish.most[..n]);
         let (below, above) = (&finish.clips_below[..n], &finish.clips_above[..n]);
         let (lo, hi) = (&mut extremes.least[..n], &mut extremes.most[..n]);

@@ -15,6 +15,7 @@
 mod chain;
 mod contract;
 mod dispatch;
+mod elements;
 mod finish;
 mod float;
 mod integer;

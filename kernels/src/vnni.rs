@@ -14,12 +14,12 @@
 use std::arch::x86_64::{__m512i, _mm512_dpbusd_epi32, _mm512_dpwssd_epi32};
 use std::ops::Range;
 
-#[cfg(target_arch = "x86_64")]
-use crate::vnni_finish::{FinishLanes, WIDTH, load};
 use crate::contract::{check_len, check_per_channel, check_window};
 use crate::finish::{Byte, Extremes, Finish};
 use crate::isa::{Isa, Kernels};
 use crate::operands::Window;
+#[cfg(target_arch = "x86_64")]
+use crate::vnni_finish::{FinishLanes, WIDTH, load};
 
 /// Columns of a tile: two vectors of `i32`.
 const COLUMNS: usize = 32;
@@ -236,10 +236,18 @@ impl Kernels {
         rows: Range<usize>,
         (finish, out, extremes): (&Finish, &mut [O], &mut Extremes),
     ) {
-        assert_eq!(finish.channels(), conv.kernel.filters, "a channel for each filter");
+        assert_eq!(
+            finish.channels(),
+            conv.kernel.filters,
+            "a channel for each filter"
+        );
         check_len("extremes", extremes.least.len(), &[finish.bias.len()]);
         check_len("extremes", extremes.most.len(), &[finish.bias.len()]);
-        let mut sink = Finished { finish, out, extremes };
+        let mut sink = Finished {
+            finish,
+            out,
+            extremes,
+        };
         self.packed_rows(conv, rows, &mut sink);
     }
 
@@ -262,7 +270,11 @@ impl Kernels {
         check_per_channel("padding", pad, channels);
         let n_taps = window.kernel_h * window.kernel_w;
         assert_eq!(n_taps * channels, kernel.rows, "rows of the kernel");
-        check_len("output", sink.len(), &[rows.len(), window.out_w, kernel.filters]);
+        check_len(
+            "output",
+            sink.len(),
+            &[rows.len(), window.out_w, kernel.filters],
+        );
         if sink.len() == 0 {
             return;
         }
@@ -287,7 +299,13 @@ impl Kernels {
             for (pixel, patch) in (first..first + n_pixels).zip(patches.chunks_mut(stride)) {
                 gather(conv, pixel, &outside, patch);
             }
-            product(kernel, &patches[..n_pixels * stride], X::OFFSET, block * GATHERED, sink);
+            product(
+                kernel,
+                &patches[..n_pixels * stride],
+                X::OFFSET,
+                block * GATHERED,
+                sink,
+            );
         }
     }
 
@@ -475,7 +493,10 @@ fn product<L: Lane>(
     sink: &mut impl Sink,
 ) {
     let stride = kernel.rows.div_ceil(L::GROUP) * L::GROUP;
-    let n_pixels = patches.len().checked_div(stride).unwrap_or(sink.len().div_euclid(kernel.filters));
+    let n_pixels = patches
+        .len()
+        .checked_div(stride)
+        .unwrap_or(sink.len().div_euclid(kernel.filters));
     for block in 0..kernel.filters.div_ceil(COLUMNS) {
         let first = block * COLUMNS;
         let weights = &kernel.weights[block * stride * COLUMNS..(block + 1) * stride * COLUMNS];

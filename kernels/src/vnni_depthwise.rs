@@ -97,7 +97,11 @@ impl Kernels {
         let [kernel_h, kernel_w, channels] = kernel.extents;
         assert!(self.packs(), "an instruction set that packs weights");
         check_window(&window, &rows);
-        assert_eq!([window.kernel_h, window.kernel_w], [kernel_h, kernel_w], "the kernel's extents");
+        assert_eq!(
+            [window.kernel_h, window.kernel_w],
+            [kernel_h, kernel_w],
+            "the kernel's extents"
+        );
         assert_eq!(finish.channels(), channels, "the kernel's channels");
         check_len("input", x.len(), &[window.in_h, window.in_w, channels]);
         check_len("output", out.len(), &[rows.len(), window.out_w, channels]);
@@ -107,12 +111,18 @@ impl Kernels {
             return self.finish(finish, &vec![0; out.len()], out, extremes);
         }
         let groups = kernel_h.div_ceil(ROWS);
-        let n_columns = (window.out_w - 1) * window.stride_w + (kernel_w - 1) * window.dilation_w + 1;
+        let n_columns =
+            (window.out_w - 1) * window.stride_w + (kernel_w - 1) * window.dilation_w + 1;
         let mut columns = vec![[0_u8; VECTOR]; groups * n_columns];
         let row_len = window.out_w * channels;
         for (row, out) in rows.zip(out.chunks_mut(row_len)) {
             for first in (0..channels).step_by(CHANNELS) {
-                let job = RowJob { conv, row, first, n_columns };
+                let job = RowJob {
+                    conv,
+                    row,
+                    first,
+                    n_columns,
+                };
                 run(&job, &mut columns, (finish, &mut *out, &mut *extremes));
             }
         }
@@ -135,7 +145,9 @@ impl<X: Packable<i8>> RowJob<'_, X> {
         let window = &self.conv.window;
         let [kernel_h, _, channels] = self.conv.kernel.extents;
         let at = self.row * window.stride_h + kernel_row * window.dilation_h;
-        let row = at.checked_sub(window.pad_top).filter(|row| *row < window.in_h && kernel_row < kernel_h)?;
+        let row = at
+            .checked_sub(window.pad_top)
+            .filter(|row| *row < window.in_h && kernel_row < kernel_h)?;
         let len = window.in_w * channels;
         Some(&self.conv.x[row * len..(row + 1) * len])
     }
@@ -143,7 +155,9 @@ impl<X: Packable<i8>> RowJob<'_, X> {
     /// Returns the column of the image that is number `column` of the row.
     fn image_column(&self, column: usize) -> Option<usize> {
         let window = &self.conv.window;
-        column.checked_sub(window.pad_left).filter(|column| *column < window.in_w)
+        column
+            .checked_sub(window.pad_left)
+            .filter(|column| *column < window.in_w)
     }
 }
 
@@ -175,9 +189,9 @@ fn run<X: Packable<i8>, O: Byte>(
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
 fn turn<X: Packable<i8>>(job: &RowJob<'_, X>, group: usize, columns: &mut [[u8; VECTOR]]) {
     use std::arch::x86_64::{
-        _mm_maskz_loadu_epi8, _mm_setzero_si128, _mm512_broadcast_i32x4, _mm512_castsi128_si512,
-        _mm512_inserti32x4, _mm512_permutexvar_epi32, _mm512_set_epi32, _mm512_set1_epi8,
-        _mm512_shuffle_epi8, _mm512_storeu_si512, _mm512_xor_si512, _mm_set_epi8,
+        _mm_maskz_loadu_epi8, _mm_set_epi8, _mm_setzero_si128, _mm512_broadcast_i32x4,
+        _mm512_castsi128_si512, _mm512_inserti32x4, _mm512_permutexvar_epi32, _mm512_set_epi32,
+        _mm512_set1_epi8, _mm512_shuffle_epi8, _mm512_storeu_si512, _mm512_xor_si512,
     };
     let channels = job.conv.kernel.extents[2];
     let n = CHANNELS.min(channels - job.first);
@@ -188,7 +202,9 @@ fn turn<X: Packable<i8>>(job: &RowJob<'_, X>, group: usize, columns: &mut [[u8; 
     let in_lane = _mm512_broadcast_i32x4(in_lane);
     let offset = _mm512_set1_epi8(if X::OFFSET == 0 { 0 } else { i8::MIN });
     for (number, column) in columns.iter_mut().enumerate() {
-        let at = job.image_column(number).map(|column| column * channels + job.first);
+        let at = job
+            .image_column(number)
+            .map(|column| column * channels + job.first);
         let bytes = |row: Option<&[X]>| match (row, at) {
             (Some(row), Some(at)) => {
                 let bytes = &row[at..at + n];
@@ -238,9 +254,13 @@ fn multiply<X: Packable<i8>, O: Byte>(
         let mut lanes = FinishLanes::new(finish, extremes, job.first);
         for (col, out) in out.chunks_mut(channels).enumerate() {
             let mut acc = start;
-            let taps = columns.chunks_exact(job.n_columns).zip(weights.chunks_exact(kernel_w * VECTOR));
+            let taps = columns
+                .chunks_exact(job.n_columns)
+                .zip(weights.chunks_exact(kernel_w * VECTOR));
             for (columns, weights) in taps {
-                let seen = columns[col * window.stride_w..].iter().step_by(window.dilation_w);
+                let seen = columns[col * window.stride_w..]
+                    .iter()
+                    .step_by(window.dilation_w);
                 for (x, w) in seen.zip(weights.chunks_exact(VECTOR)) {
                     let x = _mm512_loadu_si512(x.as_ptr().cast());
                     acc = _mm512_dpbusd_epi32(acc, x, _mm512_loadu_si512(w.as_ptr().cast()));

@@ -75,9 +75,9 @@ pub(super) fn typed_values<'a>(
         return Ok(Cow::Borrowed(x));
     }
     let values = with_storage!(storage, T => with_ints!(&x.values,
-        v => T::values(v.iter().map(|v| T::narrow(v.wide())).collect()), float => {
-            return Err(ModelError::invalid(name, "takes integers, not floats"));
-        }));
+    v => T::values(v.iter().map(|v| T::narrow(v.wide())).collect()), float => {
+        return Err(ModelError::invalid(name, "takes integers, not floats"));
+    }));
     Ok(Cow::Owned(Tensor {
         shape: x.shape.clone(),
         values,
@@ -89,10 +89,17 @@ fn largest<X: Int>(x: &[X], n_channels: usize) -> Vec<(i64, i64)> {
     let zero = X::narrow(0);
     let (mut lo, mut hi) = (vec![zero; n_channels], vec![zero; n_channels]);
     for pixel in x.chunks_exact(n_channels) {
-        lo.iter_mut().zip(pixel).for_each(|(lo, v)| *lo = (*lo).min(*v));
-        hi.iter_mut().zip(pixel).for_each(|(hi, v)| *hi = (*hi).max(*v));
+        lo.iter_mut()
+            .zip(pixel)
+            .for_each(|(lo, v)| *lo = (*lo).min(*v));
+        hi.iter_mut()
+            .zip(pixel)
+            .for_each(|(hi, v)| *hi = (*hi).max(*v));
     }
-    lo.iter().zip(&hi).map(|(lo, hi)| (lo.wide(), hi.wide())).collect()
+    lo.iter()
+        .zip(&hi)
+        .map(|(lo, hi)| (lo.wide(), hi.wide()))
+        .collect()
 }
 
 fn checked_channels(name: &str, entry: &EntryStage, x: &Tensor) -> Result<usize, ModelError> {

@@ -169,9 +169,18 @@ impl Epilogue {
     /// Returns the counts of sums of which the least and the largest of each channel are known.
     fn counts_of(&self, extremes: &Extremes) -> NarrowCounts {
         let mut counts = NarrowCounts::default();
-        let ends = extremes.least.iter().zip(&extremes.most).take(self.channels);
-        for (channel, (least, most)) in ends.enumerate().filter(|(_, (least, most))| least <= most) {
-            let bias = self.steps.bias.as_ref().map_or(0, |(bias, _)| bias[channel]);
+        let ends = extremes
+            .least
+            .iter()
+            .zip(&extremes.most)
+            .take(self.channels);
+        for (channel, (least, most)) in ends.enumerate().filter(|(_, (least, most))| least <= most)
+        {
+            let bias = self
+                .steps
+                .bias
+                .as_ref()
+                .map_or(0, |(bias, _)| bias[channel]);
             self.exact(i64::from(*least) - bias, channel, &mut counts);
             self.exact(i64::from(*most) - bias, channel, &mut counts);
         }
@@ -253,9 +262,16 @@ fn safe_sums(steps: &Steps, channel: usize) -> (i32, i32) {
         && let q @ 1.. = scale[channel]
     {
         // Products grow with their sums: what the rectifier cuts off cannot clip.
-        let (lo, hi) = (-(limit.lo.saturating_neg().div_euclid(q)), limit.hi.div_euclid(q));
+        let (lo, hi) = (
+            -(limit.lo.saturating_neg().div_euclid(q)),
+            limit.hi.div_euclid(q),
+        );
         let lo = if top.is_some() { i64::MIN } else { lo };
-        let hi = if top.is_some_and(|top| top <= hi) { i64::MAX } else { hi };
+        let hi = if top.is_some_and(|top| top <= hi) {
+            i64::MAX
+        } else {
+            hi
+        };
         within(lo, hi);
     }
     let i32_of = |v: i64| i32::try_from(v).unwrap_or(if v < 0 { i32::MIN } else { i32::MAX });

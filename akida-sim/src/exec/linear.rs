@@ -173,7 +173,11 @@ impl LinearPlan {
         let epilogue = Epilogue::rectified(layer, rectifier, tops, self.weights.largest);
         epilogue.finish()?;
         let plan = self.clone();
-        Some(Self { epilogue, out, ..plan })
+        Some(Self {
+            epilogue,
+            out,
+            ..plan
+        })
     }
 
     /// Returns the layer's output.

@@ -56,7 +56,8 @@ impl Weights {
     /// Packs a depthwise kernel of extents `kernel` for inputs of the type `input`, where that is faster.
     pub(super) fn pack_depthwise(&mut self, kernel: [usize; 2], input: Storage) {
         let packs = Kernels::active().packs() && !self.wide;
-        if let (true, Packed::I8(weights), Storage::U8 | Storage::I8) = (packs, &self.packed, input) {
+        if let (true, Packed::I8(weights), Storage::U8 | Storage::I8) = (packs, &self.packed, input)
+        {
             let extents = [kernel[0], kernel[1], self.channels];
             let packed = kernels::PackedDepthwise::new(weights, extents);
             self.lanes = Some(Lanes::Depthwise(packed));

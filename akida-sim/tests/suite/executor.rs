@@ -14,9 +14,14 @@ use crate::random::{Numbers, graph, pixels, recipes};
 /// Runs every layer by its definition on what the executor gave it, and compares.
 fn check(model: &QuantizedModel, input: &ArrayD<f32>) {
     let mut seen: Vec<Option<ArrayD<i64>>> = vec![None; model.nodes.len()];
-    let run = Executor::new(model)
+    let executor = Executor::new(model);
+    let run = executor
         .run(input, &mut |index, tensor| seen[index] = tensor.integers())
         .unwrap();
+    // Without an observer layers run together, and images on their own.
+    let outputs = executor.outputs(input).unwrap();
+    assert_eq!(outputs.outputs, run.outputs, "outputs without an observer");
+    assert_eq!(outputs.counters, run.counters, "counts without an observer");
     for (index, node) in model.nodes.iter().enumerate() {
         let QuantizedOp::Integer(layer) = &node.op else {
             continue;
@@ -84,7 +89,7 @@ fn threads_do_not_change_a_result() {
             .build()
             .unwrap();
         pool.install(|| {
-            let run = Executor::new(&model).run(&x, &mut |_, _| ()).unwrap();
+            let run = Executor::new(&model).outputs(&x).unwrap();
             (run.outputs, run.counters)
         })
     };

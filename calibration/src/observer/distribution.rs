@@ -51,7 +51,7 @@ impl Observer for Distribution {
         self.histograms.resize_with(n_ranges, Histogram::default);
         let maxima = magnitudes(outputs, self.granularity);
         for (histogram, max) in self.histograms.iter_mut().zip(maxima.as_slice()) {
-            histogram.grow(*max);
+            histogram.grow(f32::from_bits(*max));
         }
         let outputs = outputs.as_standard_layout();
         let flat = outputs.as_slice().unwrap_or_default();

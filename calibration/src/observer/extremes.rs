@@ -1,5 +1,6 @@
 //! Extremes of batches: moving (NUMERICS.md: C1) and running ones (C7).
 
+use kernels::Kernels;
 use ndarray::ArrayD;
 use quantizer_core::PerAxis;
 
@@ -103,11 +104,20 @@ impl Magnitudes {
 
 impl Observer for Magnitudes {
     fn update(&mut self, outputs: &ArrayD<f32>) {
-        self.state.update(magnitudes(outputs, self.granularity));
+        let largest = magnitudes(outputs, self.granularity);
+        self.state.update(largest.map(f32::from_bits));
     }
 
     fn range(&self) -> Option<PerAxis<f32>> {
         self.state.get().cloned()
+    }
+
+    fn takes_magnitudes(&self) -> Option<Granularity> {
+        Some(self.granularity)
+    }
+
+    fn update_magnitudes(&mut self, largest: PerAxis<f32>) {
+        self.state.update(largest);
     }
 }
 
@@ -150,9 +160,16 @@ impl InputObserver {
     }
 }
 
-/// Returns the largest magnitudes.
-pub(super) fn magnitudes(x: &ArrayD<f32>, granularity: Granularity) -> PerAxis<f32> {
-    extremes(x, granularity, 0.0, |range, v| range.max(v.abs()))
+/// Returns the bits of the largest magnitudes: infinity is above all numbers, and NaN above it.
+pub(crate) fn magnitudes(x: &ArrayD<f32>, granularity: Granularity) -> PerAxis<u32> {
+    let n_channels = x.shape().last().copied().unwrap_or(1).max(1);
+    let x = x.as_standard_layout();
+    let mut largest = vec![0; n_channels];
+    Kernels::active().largest_magnitudes(x.as_slice().unwrap_or_default(), &mut largest);
+    match granularity {
+        Granularity::PerTensor => PerAxis::Tensor(largest.into_iter().max().unwrap_or(0)),
+        Granularity::PerAxis => PerAxis::Axis(largest),
+    }
 }
 
 /// Folds `f` over the tensor, or over each channel.

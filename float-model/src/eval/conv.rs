@@ -1,6 +1,8 @@
 //! Convolutions and the matrix product, on the deterministic kernels (NUMERICS.md: F1).
 
 use kernels::{ConvTranspose2d, DepthwiseTranspose, Kernels, Window};
+use std::borrow::Cow;
+
 use ndarray::{Array4, Axis, s};
 use quantizer_core::geometry::{same_pads, transposed_crop};
 use rayon::prelude::*;
@@ -225,7 +227,10 @@ pub(super) fn dense(
     x: &Tensor<'_>,
     extents: &[usize],
 ) -> Vec<f32> {
-    let kernel: Vec<f32> = dense.kernel.iter().copied().collect();
+    let kernel: Cow<'_, [f32]> = dense
+        .kernel
+        .as_slice()
+        .map_or_else(|| dense.kernel.iter().copied().collect(), Cow::Borrowed);
     let bias = dense.bias.as_ref().map(|bias| bias.to_vec());
     let (channels, units) = dense.kernel.dim();
     let factors = kernels::Dense {
@@ -262,8 +267,10 @@ pub(super) fn product(
     out
 }
 
-fn elements(kernel: &Array4<f32>) -> Vec<f32> {
-    kernel.iter().copied().collect()
+fn elements(kernel: &Array4<f32>) -> Cow<'_, [f32]> {
+    kernel
+        .as_slice()
+        .map_or_else(|| kernel.iter().copied().collect(), Cow::Borrowed)
 }
 
 /// How a kernel moves over rows and columns.

@@ -262,7 +262,7 @@ fn compute(
             conv::dense(kernels, &layer.dense, &steps, extents)
         }
         Layer::BatchNormalization(layer) => pointwise::normalize(name, layer, x)?,
-        Layer::ReLU(relu) => pointwise::map(x, |x| pointwise::rectify(*relu, x)),
+        Layer::ReLU(relu) => pointwise::relu(kernels, *relu, x),
         Layer::LeakyReLU { alpha } => pointwise::map(x, |x| activation::leaky(*alpha, x)),
         Layer::PReLU { alpha } => pointwise::prelu(name, alpha, x)?,
         Layer::Activation(activation) => activation::activate(*activation, x.to_vec(), x.last()),

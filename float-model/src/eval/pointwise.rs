@@ -1,5 +1,6 @@
 //! Functions of single elements, with parameters per channel or per element.
 
+use kernels::Kernels;
 use ndarray::{ArrayD, IxDyn};
 use rayon::prelude::*;
 
@@ -25,6 +26,21 @@ fn map_indexed(x: &Tensor<'_>, f: impl Fn(usize, f32) -> f32 + Sync) -> Vec<f32>
                 *x = f(chunk * CHUNK + i, *x);
             }
         });
+    out
+}
+
+/// Returns the rectifier of each element.
+pub(super) fn relu(kernels: Kernels, relu: ReLU, x: &Tensor<'_>) -> Vec<f32> {
+    let most = relu.max_value.unwrap_or(f32::INFINITY);
+    let is_plain = relu.threshold == 0.0 && relu.negative_slope == 0.0 && most > 0.0;
+    // Without an upper end infinity stays infinity, as with one at infinity.
+    if !is_plain {
+        return map(x, |x| rectify(relu, x));
+    }
+    let mut out = vec![0.0; x.data.len()];
+    out.par_chunks_mut(CHUNK)
+        .zip(x.data.par_chunks(CHUNK))
+        .for_each(|(out, x)| kernels.rectify_f32(x, most, out));
     out
 }
 

@@ -115,7 +115,7 @@ pub(super) fn by_rows(
     }
     let row_len = width * channels;
     let n_threads = rayon::current_num_threads();
-    let block = if extents[0] >= n_threads {
+    let block = if n_threads == 1 || extents[0] >= n_threads {
         height
     } else {
         height.div_ceil(4 * n_threads)

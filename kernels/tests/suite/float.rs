@@ -280,3 +280,53 @@ fn long_chains_have_equal_bits() {
         });
     }
 }
+
+#[test]
+fn rectifiers_keep_nan_and_negative_zero() {
+    let x = [
+        f32::NEG_INFINITY,
+        -1.0,
+        -0.0,
+        0.0,
+        1e-40,
+        5.9,
+        6.0,
+        7.0,
+        f32::INFINITY,
+        f32::NAN,
+    ];
+    let bits = |values: &[f32]| -> Vec<u32> { values.iter().map(|v| v.to_bits()).collect() };
+    with_each_isa(|kernels| {
+        let mut out = [9.0; 10];
+        kernels.rectify_f32(&x, 6.0, &mut out);
+        let expected = [0.0, 0.0, -0.0, 0.0, 1e-40, 5.9, 6.0, 6.0, 6.0];
+        assert_eq!(bits(&out[..9]), bits(&expected), "{:?}", kernels.isa());
+        assert!(out[9].is_nan(), "{:?}", kernels.isa());
+        kernels.rectify_f32(&x, f32::INFINITY, &mut out);
+        let expected = [0.0, 0.0, -0.0, 0.0, 1e-40, 5.9, 6.0, 7.0, f32::INFINITY];
+        assert_eq!(bits(&out[..9]), bits(&expected), "{:?}", kernels.isa());
+    });
+}
+
+#[test]
+fn the_largest_magnitude_of_a_channel_tells_infinity_and_nan() {
+    let channels = [
+        [1.0, -3.0, 2.0],
+        [-0.0, 0.0, 0.0],
+        [f32::MAX, f32::NEG_INFINITY, 0.0],
+        [f32::INFINITY, -f32::NAN, 1.0],
+    ];
+    let x: Vec<f32> = (0..3).flat_map(|p| channels.map(|c| c[p])).collect();
+    with_each_isa(|kernels| {
+        let mut largest = [0; 4];
+        kernels.largest_magnitudes(&x, &mut largest);
+        let [plain, zero, infinite, nan] = largest.map(f32::from_bits);
+        assert_eq!(
+            [plain, zero, infinite],
+            [3.0, 0.0, f32::INFINITY],
+            "{:?}",
+            kernels.isa()
+        );
+        assert!(nan.is_nan(), "{:?}", kernels.isa());
+    });
+}

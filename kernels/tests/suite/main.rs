@@ -9,6 +9,7 @@
 
 mod common;
 mod contract;
+mod finished;
 mod float;
 mod integer;
 mod naive;

@@ -1,8 +1,8 @@
 //! What a layer multiplies with what.
 
 use float_model::Padding;
-use quantizer_core::round::shift_left;
 use quantizer_core::layers::{Border, ConvOp, DepthwiseOp, IntegerLayer, IntegerOp};
+use quantizer_core::round::shift_left;
 
 use super::{ConvPadding, Kind, Steps};
 use crate::exec::bounds::{Interval, entered, with_border, with_zero};
@@ -102,9 +102,11 @@ impl Operands {
                 let (_, _, channels, filters) = op.kernel.dim();
                 (op.kernel.iter().copied().collect(), channels, filters)
             }
-            IntegerOp::Dense { kernel } => {
-                (kernel.iter().copied().collect(), kernel.nrows(), kernel.ncols())
-            }
+            IntegerOp::Dense { kernel } => (
+                kernel.iter().copied().collect(),
+                kernel.nrows(),
+                kernel.ncols(),
+            ),
             _ => return None,
         };
         let most = entry.shift.as_slice().iter().copied().max()?;
@@ -112,10 +114,15 @@ impl Operands {
         if clips(input.lo) || clips(input.hi) {
             return None;
         }
-        let aligned = kernel.chunks(filters.max(1)).enumerate().flat_map(|(row, weights)| {
-            let shift = entry.shift.at(row.rem_euclid(n_channels.max(1)));
-            weights.iter().map(move |w| shift_left(i64::from(*w), shift))
-        });
+        let aligned = kernel
+            .chunks(filters.max(1))
+            .enumerate()
+            .flat_map(|(row, weights)| {
+                let shift = entry.shift.at(row.rem_euclid(n_channels.max(1)));
+                weights
+                    .iter()
+                    .map(move |w| shift_left(i64::from(*w), shift))
+            });
         let fits = |w: i64| i16::try_from(w).ok().map(i32::from);
         let aligned: Vec<i32> = aligned.map(fits).collect::<Option<_>>()?;
         let operands = match &layer.op {

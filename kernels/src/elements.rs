@@ -1,0 +1,80 @@
+//! Passes over f32 elements: rectifiers and largest magnitudes.
+
+use crate::dispatch::{InstructionSet, Job, dispatch};
+use crate::isa::Kernels;
+
+impl Kernels {
+    /// Writes the rectified `x` into `out`.
+    ///
+    /// ```text
+    /// out = most if x >= most, else 0 if x < 0, else x
+    /// ```
+    ///
+    /// NaN stays NaN. `most` is positive; infinity is no upper end.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the lengths differ.
+    pub fn rectify_f32(self, x: &[f32], most: f32, out: &mut [f32]) {
+        assert_eq!(x.len(), out.len(), "a result for each element");
+        dispatch(self, Rectify { x, most, out });
+    }
+
+    /// Raises `largest`, one entry a channel, to the magnitudes of `x`, `[pixels, channels]`.
+    ///
+    /// Magnitudes are bits of f32 without the sign: they order as the floats do, infinity above all numbers and NaN
+    /// above infinity.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `x` is no whole number of pixels.
+    pub fn largest_magnitudes(self, x: &[f32], largest: &mut [u32]) {
+        assert!(
+            x.len().checked_rem(largest.len()) == Some(0),
+            "whole pixels"
+        );
+        dispatch(self, Magnitudes { x, largest });
+    }
+}
+
+struct Rectify<'a> {
+    x: &'a [f32],
+    most: f32,
+    out: &'a mut [f32],
+}
+
+impl Job for Rectify<'_> {
+    fn n_columns(&self) -> usize {
+        self.x.len()
+    }
+
+    #[inline(always)]
+    fn run<S: InstructionSet, const P: usize, const N: usize>(self, _set: S) {
+        let most = self.most;
+        for (out, x) in self.out.iter_mut().zip(self.x) {
+            let positive = if *x < 0.0 { 0.0 } else { *x };
+            *out = if positive >= most { most } else { positive };
+        }
+    }
+}
+
+struct Magnitudes<'a> {
+    x: &'a [f32],
+    largest: &'a mut [u32],
+}
+
+impl Job for Magnitudes<'_> {
+    fn n_columns(&self) -> usize {
+        self.largest.len()
+    }
+
+    #[inline(always)]
+    fn run<S: InstructionSet, const P: usize, const N: usize>(self, _set: S) {
+        let Self { x, largest } = self;
+        for pixel in x.chunks_exact(largest.len()) {
+            for (largest, x) in largest.iter_mut().zip(pixel) {
+                *largest = (*largest).max(x.to_bits() & (u32::MAX >> 1));
+            }
+        }
+    }
+}

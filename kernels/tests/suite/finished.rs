@@ -1,0 +1,263 @@
+//! Sums that become bytes in one pass equal the formula of every step, on every instruction set.
+use kernels::{
+    Byte, Extremes, Finish, Kernels, Limit, Packable, Packed, PackedConv, PackedDepthwise,
+    PackedDepthwiseConv, Steps,
+};
+use proptest::prelude::*;
+
+use crate::common::{Case, Words, any_case, with_each_isa};
+use crate::naive::{self, Geometry, Outside};
+
+/// Numbers of one channel: bias, top of a rectifier, scale, shift to the right.
+#[derive(Clone, Copy, Debug)]
+struct Channel {
+    bias: i64,
+    top: i64,
+    scale: i64,
+    right: u32,
+}
+
+/// The steps of a layer; edges are common.
+#[derive(Clone, Debug)]
+struct Layer {
+    channels: Vec<Channel>,
+    rectifies: bool,
+    limit: Limit,
+}
+
+impl Layer {
+    fn new(words: &mut Words, n: usize, rectifies: bool, bits: u32) -> Self {
+        let channels = (0..n).map(|_| {
+            let word = words.next_word();
+            let right = [0, 8, 9, 12, 17, 23, 30, 40][(word % 8) as usize];
+            let scale = ((word >> 8) % 256) as i64;
+            Channel {
+                bias: ((word >> 16) % 20_001) as i64 - 10_000,
+                top: [0, 1, 700, 90_000, i64::MAX][((word >> 40) % 5) as usize],
+                scale: if right == 0 { scale.min(1) } else { scale },
+                right,
+            }
+        });
+        Self {
+            channels: channels.collect(),
+            rectifies,
+            limit: Limit {
+                lo: -(1 << bits),
+                hi: (1 << bits) - 1,
+            },
+        }
+    }
+
+    fn steps(&self) -> Steps {
+        let each = |f: fn(&Channel) -> i64| self.channels.iter().map(f).collect();
+        let wide = Limit {
+            lo: i64::MIN >> 1,
+            hi: i64::MAX >> 1,
+        };
+        Steps {
+            sum: Some(wide),
+            bias: Some((each(|c| c.bias), wide)),
+            rectify: self.rectifies.then(|| each(|c| c.top)),
+            scale: Some((each(|c| c.scale), wide)),
+            shift: Some((
+                self.channels.iter().map(|c| -(c.right as i32)).collect(),
+                self.limit,
+            )),
+        }
+    }
+
+    /// Returns the results of sums `[pixels, channels]`, and what the sums were.
+    fn expected(&self, sums: &[i128]) -> (Vec<i128>, Extremes) {
+        let n = self.channels.len();
+        let mut extremes = Extremes {
+            least: vec![i32::MAX; n],
+            most: vec![i32::MIN; n],
+            clipped: 0,
+        };
+        let results = sums.iter().enumerate().map(|(i, sum)| {
+            let (at, channel) = (i.rem_euclid(n), self.channels[i.rem_euclid(n)]);
+            let v = sum + i128::from(channel.bias);
+            extremes.least[at] = extremes.least[at].min(v as i32);
+            extremes.most[at] = extremes.most[at].max(v as i32);
+            let v = if self.rectifies {
+                v.clamp(0, channel.top.into())
+            } else {
+                v
+            };
+            let divisor = 1_i128 << channel.right;
+            let v = (2 * v * i128::from(channel.scale) + divisor).div_euclid(2 * divisor);
+            let (lo, hi) = (i128::from(self.limit.lo), i128::from(self.limit.hi));
+            extremes.clipped += u64::from(v < lo || v > hi);
+            v.clamp(lo, hi)
+        });
+        (results.collect(), extremes)
+    }
+}
+
+/// Checks the results of one way to compute them.
+fn assert_finished<O: Byte + Into<i128>>(
+    layer: &Layer,
+    finish: &Finish,
+    sums: &[i128],
+    run: impl Fn(&mut [O], &mut Extremes),
+) {
+    let (expected, want) = layer.expected(sums);
+    let mut out = vec![O::low_byte(77); sums.len()];
+    let mut extremes = Extremes::new(finish);
+    run(&mut out, &mut extremes);
+    let out: Vec<i128> = out.into_iter().map(Into::into).collect();
+    assert_eq!(out, expected, "{layer:?}");
+    let n = layer.channels.len();
+    assert_eq!(extremes.least[..n], want.least, "{layer:?}");
+    assert_eq!(extremes.most[..n], want.most, "{layer:?}");
+    assert_eq!(extremes.clipped, want.clipped, "{layer:?}");
+}
+
+fn check<X, O>(case: &Case, bounds: (i128, i128), rectifies: bool, bits: u32)
+where
+    X: Packable<i8> + Into<i128> + TryFrom<i128>,
+    O: Byte + Into<i128>,
+{
+    let mut words = Words(case.seed);
+    let Case {
+        window,
+        channels,
+        filters,
+        ..
+    } = *case;
+    let x: Vec<X> = words.integers(case.n_inputs(), bounds.0, bounds.1);
+    let pad = case
+        .with_pad
+        .then(|| words.integers::<X>(channels, bounds.0, bounds.1));
+    let kernel: Vec<i8> = words.integers(case.n_taps() * channels * filters, -128, 127);
+    let geometry = Geometry {
+        window: &window,
+        is_transposed: false,
+        channels,
+        filters,
+    };
+    let outside = pad.as_deref().map_or(Outside::Skip, Outside::Pad);
+    let step = |acc, x: X, w: i8| acc + x.into() * i128::from(w);
+    let sums = naive::conv(&geometry, &x, &kernel, &outside, 0_i128, step);
+    let sums = case.rows_of(&sums, filters);
+    let layer = Layer::new(&mut words, filters, rectifies, bits);
+    let largest = sums
+        .iter()
+        .map(|v| v.unsigned_abs() as u64)
+        .max()
+        .unwrap_or(0);
+    let Some(finish) = Finish::new(&layer.steps(), filters, largest) else {
+        return;
+    };
+    let narrow: Vec<i32> = sums.iter().map(|v| *v as i32).collect();
+    with_each_isa(|kernels| {
+        assert_finished::<O>(&layer, &finish, &sums, |out, extremes| {
+            kernels.finish(&finish, &narrow, out, extremes);
+        });
+    });
+    let packed = Packed::new(&kernel, case.n_taps() * channels, filters);
+    for kernels in Kernels::available().filter(|kernels| kernels.packs()) {
+        let conv = PackedConv {
+            x: &x,
+            kernel: &packed,
+            pad: pad.as_deref(),
+            window,
+            channels,
+        };
+        assert_finished::<O>(&layer, &finish, &sums, |out, extremes| {
+            kernels.conv2d_finished(&conv, case.rows.clone(), (&finish, out, extremes));
+        });
+    }
+}
+
+fn check_depthwise<X, O>(case: &Case, bounds: (i128, i128), rectifies: bool, bits: u32)
+where
+    X: Packable<i8> + Into<i128> + TryFrom<i128>,
+    O: Byte + Into<i128>,
+{
+    let mut words = Words(case.seed);
+    // The case's filters have the lengths around the vectors' sixteen channels.
+    let (window, channels) = (case.window, case.filters);
+    let n_inputs = window.in_h * window.in_w * channels;
+    let x: Vec<X> = words.integers(n_inputs, bounds.0, bounds.1);
+    let kernel: Vec<i8> = words.integers(case.n_taps() * channels, -128, 127);
+    let geometry = Geometry {
+        window: &window,
+        is_transposed: false,
+        channels,
+        filters: channels,
+    };
+    let step = |acc, x: X, w: i8| acc + x.into() * i128::from(w);
+    let sums = naive::depthwise(&geometry, &x, &kernel, &Outside::Skip, 0_i128, step);
+    let sums = case.rows_of(&sums, channels);
+    let layer = Layer::new(&mut words, channels, rectifies, bits);
+    let largest = sums
+        .iter()
+        .map(|v| v.unsigned_abs() as u64)
+        .max()
+        .unwrap_or(0);
+    let Some(finish) = Finish::new(&layer.steps(), channels, largest) else {
+        return;
+    };
+    let extents = [window.kernel_h, window.kernel_w, channels];
+    let packed = PackedDepthwise::new(&kernel, extents);
+    for kernels in Kernels::available().filter(|kernels| kernels.packs()) {
+        let conv = PackedDepthwiseConv {
+            x: &x,
+            kernel: &packed,
+            window,
+        };
+        assert_finished::<O>(&layer, &finish, &sums, |out, extremes| {
+            kernels.depthwise_finished(&conv, case.rows.clone(), (&finish, out, extremes));
+        });
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn finished_sums_equal_their_steps(case in any_case(), bits in 1..8_u32) {
+        check::<u8, u8>(&case, (0, 255), true, bits);
+        check::<i8, u8>(&case, (-128, 127), true, 8);
+        check::<u8, i8>(&case, (0, 255), false, bits);
+        check::<i8, i8>(&case, (-128, 127), false, bits);
+    }
+
+    #[test]
+    fn finished_depthwise_sums_equal_their_steps(case in any_case(), bits in 1..8_u32) {
+        check_depthwise::<u8, u8>(&case, (0, 255), true, bits);
+        check_depthwise::<i8, u8>(&case, (-128, 127), true, 8);
+        check_depthwise::<u8, i8>(&case, (0, 255), false, bits);
+        check_depthwise::<i8, i8>(&case, (-128, 127), false, bits);
+    }
+}
+
+#[test]
+fn steps_that_leave_32_bits_or_jump_over_an_end_are_refused() {
+    let limit = Limit { lo: -128, hi: 127 };
+    let steps = |scale: i64, right: i32| Steps {
+        scale: Some((
+            vec![scale],
+            Limit {
+                lo: -(1 << 40),
+                hi: 1 << 40,
+            },
+        )),
+        shift: Some((vec![-right], limit)),
+        ..Steps::default()
+    };
+    assert!(Finish::new(&steps(200, 8), 1, 1 << 20).is_some());
+    assert!(
+        Finish::new(&steps(200, 30), 1, 1 << 30).is_none(),
+        "a product of 38 bits"
+    );
+    assert!(
+        Finish::new(&steps(200, 7), 1, 1 << 20).is_none(),
+        "a step of more than one"
+    );
+    assert!(
+        Finish::new(&steps(200, -1), 1, 1 << 20).is_none(),
+        "a shift to the left"
+    );
+}

@@ -17,6 +17,7 @@ mod convert;
 mod digest;
 mod error;
 mod files;
+pub mod findings;
 mod plan;
 mod prepare;
 mod quantize;

@@ -6,8 +6,8 @@ use calibration::{
     calibrate, equalize, fold_zero_point,
 };
 use config_schema::{
-    InputQuantizerConfig, LayerKind, QuantizationParams, Resolved, Status, Strictness, Topology,
-    explain,
+    InputQuantizerConfig, LayerKind, Origin, QuantizationParams, Resolved, Status, Strictness,
+    Topology, explain,
 };
 use float_model::{Graph, HardwareRewrites, Layer, RewriteEvent};
 use quantizer_core::PerAxis;
@@ -100,8 +100,8 @@ pub struct Quantized {
     pub rewrites: Vec<RewriteEvent>,
     /// Matches that a rewrite had to leave alone, with the reason.
     pub refused: Vec<RewriteEvent>,
-    /// A line for each value of the configuration: path, value, origin.
-    pub explanation: Vec<String>,
+    /// Where each value of the configuration comes from; as text, a line each.
+    pub explanation: Vec<Origin>,
     /// What was forced, ignored, left in float, or is questionable.
     pub warnings: Vec<String>,
     /// Batches of the calibration.

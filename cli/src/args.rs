@@ -79,7 +79,7 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Measure the accuracy of a quantized model on labelled data
     #[command(
-        after_help = "Example:\n  bitproof eval model.bpq.safetensors --data test.npz --float model.h5"
+        after_help = "Example:\n  bitproof eval model.bpq.safetensors --data test.npz --float model.h5 --min-accuracy 0.98\n\nExit codes: 0 done, 1 the accuracy is below --min-accuracy."
     )]
     Eval(EvalArgs),
     /// Time the integer simulation of a quantized model, or the calibration of a float one
@@ -89,7 +89,7 @@ pub(crate) enum Command {
     Bench(crate::commands::bench::BenchArgs),
     /// Prove that no input can overflow a buffer of the hardware, or find one that does
     #[command(
-        after_help = "Example:\n  bitproof prove model.bpq.safetensors --buffer-bits 24 --witness witnesses\n\nExit codes: 0 proved or not refuted, 1 refuted (with --strict also: not proved)."
+        after_help = "Example:\n  bitproof prove model.bpq.safetensors --buffer-bits 24 --witness witnesses\n  bitproof prove model.bpq.safetensors --strict --format sarif > prove.sarif\n\nExit codes: 0 proved or not refuted, 1 refuted (with --strict also: not proved)."
     )]
     Prove(crate::commands::prove::ProveArgs),
     /// Check every number of a certificate of `prove` again, by a second computation
@@ -107,9 +107,26 @@ pub(crate) enum Command {
         after_help = "Float models (.keras, .h5) become Keras 2 .h5; quantized ones (QuantizeML's .h5, .bpq.safetensors) become either of\nthe two. What the target cannot say is refused. A .h5 of weights alone is read with its model's JSON beside it: NAME.json\nfor NAME.weights.h5 or NAME.h5, otherwise config.json. A .h5 holds no provenance.\n\nExample:\n  bitproof convert model.bpq.safetensors quantized.h5"
     )]
     Convert(ConvertArgs),
-    /// Print the JSON Schema of a q_config file
-    #[command(after_help = "Example:\n  bitproof schema > q_config.schema.json")]
-    Schema,
+    /// Print the JSON Schema of a q_config file, or of what a command prints with --format json
+    #[command(
+        after_help = "Example:\n  bitproof schema > q_config.schema.json\n  bitproof schema --of prove > prove.schema.json\n\nLater versions may add fields; those that a schema requires stay."
+    )]
+    Schema(crate::commands::schema::SchemaArgs),
+    /// Write a page that shows a quantized model: verdicts, ranges, weights, outputs, accuracy
+    #[command(
+        after_help = "Example:\n  bitproof quantize model.h5 --samples x.npy -s q.bpq.safetensors --format json > log.json\n  bitproof report q.bpq.safetensors --float model.h5 --data test.npz --log log.json -o report.html\n\nThe page is one file without scripts; it asks for nothing from elsewhere."
+    )]
+    Report(Box<crate::commands::report::ReportArgs>),
+    /// Print the completions of a shell
+    #[command(
+        after_help = "Example:\n  bitproof completions bash > ~/.local/share/bash-completion/completions/bitproof"
+    )]
+    Completions(crate::commands::completions::CompletionsArgs),
+    /// Print the manual page, or write one for each command
+    #[command(
+        after_help = "Example:\n  bitproof man --out ~/.local/share/man/man1\n  man bitproof-quantize"
+    )]
+    Man(crate::commands::man::ManArgs),
     /// Quantize, simulate and measure an embedded network on real digits
     #[command(after_help = "Example:\n  bitproof demo")]
     Demo(FormatArgs),
@@ -130,6 +147,27 @@ pub(crate) struct FormatArgs {
     /// How to print the result
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
+}
+
+/// How what a check found is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CheckFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs; stable.
+    Json,
+    /// SARIF 2.1.0, for viewers of findings such as GitHub's.
+    Sarif,
+    /// JUnit XML, for CI servers.
+    Junit,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckFormatArgs {
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: CheckFormat,
 }
 
 #[derive(Debug, Args)]
@@ -346,6 +384,9 @@ pub(crate) struct EvalArgs {
     /// The float model to compare with
     #[arg(long, value_name = "MODEL")]
     pub(crate) float: Option<PathBuf>,
+    /// Exit with 1 if the model classifies a smaller share right, such as 0.98
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) min_accuracy: Option<f64>,
     #[command(flatten)]
     pub(crate) format: FormatArgs,
 }

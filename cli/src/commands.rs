@@ -2,14 +2,18 @@
 
 pub(crate) mod bench;
 mod calibrate;
+pub(crate) mod completions;
 mod config;
 mod convert;
 mod demo;
 mod eval;
 mod insert_rescaling;
+pub(crate) mod man;
 pub(crate) mod prove;
 mod quantize;
+pub(crate) mod report;
 mod run;
+pub(crate) mod schema;
 mod summary;
 pub(crate) mod verify_certificate;
 
@@ -22,21 +26,20 @@ use crate::args::Command;
 pub(crate) fn run(command: Command) -> Result<Answer> {
     match command {
         Command::Prove(args) => return prove::run(&args),
+        Command::Eval(args) => return eval::run(&args),
         Command::VerifyCertificate(args) => return verify_certificate::run(&args),
         Command::Quantize(args) => quantize::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Summary(args) => summary::run(&args),
         Command::Run(args) => run::run(&args),
-        Command::Eval(args) => eval::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::InsertRescaling(args) => insert_rescaling::run(&args),
         Command::Convert(args) => convert::run(&args),
-        Command::Schema => {
-            let schema = bitproof::config_schema::json_schema();
-            crate::outln!("{}", bitproof::config_schema::to_indented(&schema));
-            Ok(())
-        }
+        Command::Schema(args) => schema::run(&args),
+        Command::Report(args) => report::run(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
         Command::Demo(args) => demo::run(&args),
     }?;
     Ok(Answer::Yes)

@@ -276,3 +276,21 @@ fn evaluation_compares_with_the_float_model() {
         assert!(eval[key].is_number(), "{key} in {eval}");
     }
 }
+
+#[test]
+fn an_accuracy_below_the_gate_is_an_answer() {
+    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
+    let eval = |gate: &str| {
+        let run = bitproof()
+            .current_dir(&assets)
+            .args(["eval", "digits.h5", "--data", "digits.npz"])
+            .args(["--min-accuracy", gate])
+            .output()
+            .unwrap();
+        let out = String::from_utf8(run.stdout).unwrap();
+        (run.status.code().unwrap(), out.contains("BELOW"))
+    };
+    assert_eq!(eval("0.99"), (0, false), "99.56 % are enough");
+    assert_eq!(eval("0.9956"), (1, true), "448 of 450 are less");
+    assert_eq!(eval("99"), (2, false), "a share, no percentage");
+}

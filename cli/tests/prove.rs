@@ -119,3 +119,36 @@ fn a_certificate_is_checked_number_by_number() {
     let (code, _, err) = bitproof(&["verify-certificate", &model, path]);
     assert_eq!((code, err.contains("no certificate")), (2, true), "{err}");
 }
+
+#[test]
+fn sarif_and_junit_say_what_text_says() {
+    let model = quantized("22-zeropadding");
+    let args = ["prove", &model, "--buffer-bits", "18", "--format"];
+    let (code, out, _) = bitproof(&[&args[..], &["sarif"]].concat());
+    let sarif: Value = serde_json::from_str(&out).unwrap();
+    let results = sarif["runs"][0]["results"].as_array().unwrap();
+    assert_eq!(
+        (code, sarif["version"].as_str()),
+        (1, Some("2.1.0")),
+        "{out}"
+    );
+    let errors = results.iter().filter(|r| r["level"] == "error").count();
+    let (_, text, _) = bitproof(&args[..4]);
+    assert_eq!(errors, text.matches(" REFUTED").count(), "{text}");
+    assert!(errors > 0, "something is refuted");
+    let (code, junit, _) = bitproof(&[&args[..], &["junit"]].concat());
+    assert_eq!(
+        (code, junit.matches("<failure ").count()),
+        (1, errors),
+        "{junit}"
+    );
+    let n_proved = text.matches(" bits spare").count();
+    assert_eq!(junit.matches("\"/>\n").count(), n_proved, "{junit} {text}");
+    let proved = quantized("23-transposed-convs");
+    let (code, out, _) = bitproof(&["prove", &proved, "--format", "sarif"]);
+    let sarif: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        (code, &sarif["runs"][0]["results"]),
+        (0, &serde_json::json!([]))
+    );
+}

@@ -1,6 +1,6 @@
 //! JSON as the reference's users see it: indented by four, ASCII only.
 
-use std::io;
+use std::{fmt, io};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -20,29 +20,59 @@ pub fn to_indented(value: &Value) -> String {
     String::from_utf8(text).unwrap_or_default()
 }
 
-/// Returns a line for each value of the configuration: path, value, and where it comes from.
+/// One value of the configuration, or a layer without one, and the reason.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Origin {
+    /// Name of the layer.
+    pub layer: String,
+    /// Path of the value below the layer, such as `output_quantizer.bitwidth`; `None` for a layer
+    /// that stays in float.
+    pub path: Option<String>,
+    /// The value; null without a path.
+    pub value: Value,
+    /// Where it comes from, or why the layer stays in float.
+    pub reason: String,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            layer,
+            path,
+            value,
+            reason,
+        } = self;
+        match path {
+            Some(path) => write!(f, "$.{layer}.{path} = {value}  ({reason})"),
+            None => write!(f, "$.{layer}: stays in float: {reason}"),
+        }
+    }
+}
+
+/// Returns where every value of the configuration comes from.
 #[must_use]
-pub fn explain(resolved: &Resolved) -> Vec<String> {
-    let mut lines = Vec::new();
+pub fn explain(resolved: &Resolved) -> Vec<Origin> {
+    let mut origins = Vec::new();
     for layer in &resolved.layers {
         match &layer.status {
             Status::Input => {}
-            Status::Float { reason } => {
-                lines.push(format!("$.{}: stays in float: {reason}", layer.name));
-            }
+            Status::Float { reason } => origins.push(Origin {
+                layer: layer.name.clone(),
+                path: None,
+                value: Value::Null,
+                reason: reason.clone(),
+            }),
             Status::Quantized { json, sources, .. } => {
-                for (path, source) in sources {
-                    let value = value_at(json.as_ref(), path).unwrap_or(Value::Null);
-                    lines.push(format!(
-                        "$.{}.{path} = {value}  ({})",
-                        layer.name,
-                        origin(source)
-                    ));
-                }
+                origins.extend(sources.iter().map(|(path, source)| Origin {
+                    layer: layer.name.clone(),
+                    path: Some(path.clone()),
+                    value: value_at(json.as_ref(), path).unwrap_or(Value::Null),
+                    reason: origin(source),
+                }));
             }
         }
     }
-    lines
+    origins
 }
 
 fn value_at(entry: Option<&serde_json::Map<String, Value>>, path: &str) -> Option<Value> {

@@ -16,7 +16,7 @@ mod resolve;
 mod schema;
 mod topology;
 
-pub use json::{explain, to_indented};
+pub use json::{Origin, explain, to_indented};
 pub use layer_config::{
     AlignedQuantizerConfig, Axis, LayerConfig, OutputQuantizerConfig, WeightQuantizerConfig,
 };

@@ -9,6 +9,7 @@ use bitproof::model_files::labelled_images;
 use bitproof::{AnyModel, Executor, Graph, QuantizedModel, Samples, load, load_float};
 use serde_json::json;
 
+use crate::Answer;
 use crate::args::{EvalArgs, Format, SourceArgs};
 use crate::progress::Meter;
 use crate::{inputs, samples};
@@ -29,7 +30,13 @@ pub(super) struct Scores {
 }
 
 /// Measures the accuracy of a model.
-pub(super) fn run(args: &EvalArgs) -> Result<()> {
+pub(super) fn run(args: &EvalArgs) -> Result<Answer> {
+    if let Some(share) = args
+        .min_accuracy
+        .filter(|share| !(0.0..=1.0).contains(share))
+    {
+        bail!("--min-accuracy {share}: a share from 0 to 1, such as 0.98");
+    }
     let float = args.float.as_deref().map(load_float).transpose()?;
     let (quantized, float) = match load(&args.model.path())? {
         AnyModel::Quantized(model) => (Some(*model), float),
@@ -45,43 +52,21 @@ pub(super) fn run(args: &EvalArgs) -> Result<()> {
         &data,
         args.format.format,
     )?;
-    report(
-        args.format.format,
-        &scores,
-        (quantized.is_some(), float.is_some()),
-    );
-    Ok(())
+    let is_met = report(args, &scores, (quantized.is_some(), float.is_some()));
+    Ok(if is_met { Answer::Yes } else { Answer::No })
 }
 
 /// Labelled data.
 pub(super) struct Data {
-    images: Samples,
-    labels: Vec<i64>,
+    pub(super) images: Samples,
+    pub(super) labels: Vec<i64>,
 }
 
 impl Data {
     fn open(args: &EvalArgs) -> Result<Self> {
         let source = &args.source;
-        if let Some(path) = args.data.as_deref().filter(|path| path.is_dir()) {
-            let labelled = labelled_images(path)?;
-            samples::note_left_out(path, labelled.n_left_out);
-            return Ok(Self {
-                images: samples::images(labelled.paths, source)?,
-                labels: labelled.labels,
-            });
-        }
         if let Some(path) = &args.data {
-            if source.samples_key.is_some() {
-                bail!("--samples-key: --data takes the arrays `x_test` and `y_test`");
-            }
-            let source = SourceArgs {
-                samples_key: Some(IMAGES_KEY.to_owned()),
-                ..source.clone()
-            };
-            return Ok(Self {
-                images: samples::at(path, &source)?,
-                labels: inputs::labels(path, Some(LABELS_KEY))?,
-            });
+            return Self::at(path, source);
         }
         let (Some(images), Some(labels)) = (&args.images, &args.labels) else {
             bail!("give --data, or --images and --labels");
@@ -89,6 +74,29 @@ impl Data {
         Ok(Self {
             images: samples::at(images, source)?,
             labels: inputs::labels(labels, None)?,
+        })
+    }
+
+    /// Returns the data of a `.npz`, or of a folder with a folder of images for each class.
+    pub(super) fn at(path: &Path, source: &SourceArgs) -> Result<Self> {
+        if path.is_dir() {
+            let labelled = labelled_images(path)?;
+            samples::note_left_out(path, labelled.n_left_out);
+            return Ok(Self {
+                images: samples::images(labelled.paths, source)?,
+                labels: labelled.labels,
+            });
+        }
+        if source.samples_key.is_some() {
+            bail!("--samples-key: --data takes the arrays `x_test` and `y_test`");
+        }
+        let source = SourceArgs {
+            samples_key: Some(IMAGES_KEY.to_owned()),
+            ..source.clone()
+        };
+        Ok(Self {
+            images: samples::at(path, &source)?,
+            labels: inputs::labels(path, Some(LABELS_KEY))?,
         })
     }
 
@@ -160,7 +168,7 @@ pub(super) fn evaluate(
     Ok(scores)
 }
 
-fn quantized_outputs(model: &QuantizedModel) -> Vec<Shape> {
+pub(super) fn quantized_outputs(model: &QuantizedModel) -> Vec<Shape> {
     let outputs = model.outputs.iter();
     outputs.map(|i| model.nodes[*i].shape.clone()).collect()
 }
@@ -171,7 +179,7 @@ fn float_outputs(graph: &Graph) -> Vec<Shape> {
 }
 
 /// Returns the number of classes of a model's only output.
-fn one_output(shapes: &[Shape]) -> Result<usize> {
+pub(super) fn one_output(shapes: &[Shape]) -> Result<usize> {
     let [shape] = shapes else {
         bail!("the model has {} outputs, not one of scores", shapes.len());
     };
@@ -180,7 +188,12 @@ fn one_output(shapes: &[Shape]) -> Result<usize> {
 }
 
 /// Returns the labels of the next `n` images that were not left out.
-fn labels_of(labels: &[i64], next: &mut usize, n: usize, skipped: &[Skipped]) -> Result<Vec<i64>> {
+pub(super) fn labels_of(
+    labels: &[i64],
+    next: &mut usize,
+    n: usize,
+    skipped: &[Skipped],
+) -> Result<Vec<i64>> {
     let mut found = Vec::with_capacity(n);
     while found.len() < n {
         if skipped.binary_search_by_key(next, |s| s.index).is_err() {
@@ -202,12 +215,19 @@ pub(super) fn share(part: usize, whole: usize) -> f64 {
     part as f64 / whole.max(1) as f64
 }
 
-fn report(format: Format, scores: &Scores, (has_quantized, has_float): (bool, bool)) {
+/// Prints the scores, and returns whether the model is as good as was asked for.
+fn report(args: &EvalArgs, scores: &Scores, (has_quantized, has_float): (bool, bool)) -> bool {
     let n = scores.n_items;
     let accuracy = share(scores.quantized_right, n);
     let float_accuracy = share(scores.float_right, n);
     let disagreement = share(n - scores.alike, n);
-    if format == Format::Json {
+    let own = if has_quantized {
+        accuracy
+    } else {
+        float_accuracy
+    };
+    let is_met = args.min_accuracy.is_none_or(|wanted| own >= wanted);
+    if args.format.format == Format::Json {
         let mut result = json!({ "items": n });
         if has_quantized {
             result["accuracy"] = accuracy.into();
@@ -218,8 +238,12 @@ fn report(format: Format, scores: &Scores, (has_quantized, has_float): (bool, bo
         if has_quantized && has_float {
             result["disagreement"] = disagreement.into();
         }
+        if let Some(wanted) = args.min_accuracy {
+            result["min_accuracy"] = wanted.into();
+            result["is_met"] = is_met.into();
+        }
         crate::outln!("{result:#}");
-        return;
+        return is_met;
     }
     let line = |name: &str, share: f64, count: usize| {
         crate::outln!("{name:<19} {:6.2} %  ({count} of {n})", 100.0 * share);
@@ -233,4 +257,8 @@ fn report(format: Format, scores: &Scores, (has_quantized, has_float): (bool, bo
     if has_quantized && has_float {
         line("disagreement", disagreement, n - scores.alike);
     }
+    if let Some(wanted) = args.min_accuracy.filter(|_| !is_met) {
+        crate::outln!("BELOW --min-accuracy {wanted}");
+    }
+    is_met
 }

@@ -8,18 +8,22 @@ use bitproof::akida_sim::prove::{
     Proof, SearchBudget, StageProof, Verdict, bound, prove, smallest_buffers, with_buffer_bits,
 };
 use bitproof::akida_sim::{QuantizedModel, QuantizedOp};
+use bitproof::findings::{Findings, Level, Outcome, Rule, Status};
 use bitproof::model_files::write_npy_f32;
 use bitproof::{load_quantized, write_certificate};
 use clap::Args;
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
-use crate::args::{Format, FormatArgs, ModelArgs, SourceArgs};
+use crate::args::{CheckFormat, CheckFormatArgs, ModelArgs, SourceArgs};
 use crate::progress::Meter;
 use crate::{Answer, inputs, samples};
 
 /// Samples that are searched for witnesses, at most.
 const MAX_SAMPLES: usize = 256;
+
+/// The only rule of a proof.
+const BUFFER_OVERFLOW: &str = "buffer-overflow";
 
 #[derive(Debug, Args)]
 pub(crate) struct ProveArgs {
@@ -53,7 +57,7 @@ pub(crate) struct ProveArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
-    format: FormatArgs,
+    format: CheckFormatArgs,
 }
 
 /// Proves that no buffer of a model can overflow, or shows an input that makes one overflow.
@@ -85,8 +89,13 @@ pub(super) fn run(args: &ProveArgs) -> Result<Answer> {
         write_certificate(file, &path, &model, args.buffer_bits)?;
     }
     match args.format.format {
-        Format::Json => crate::outln!("{:#}", to_json(&model, &proof, args)?),
-        Format::Text => print_text(&model, &proof, args)?,
+        CheckFormat::Json => crate::outln!("{:#}", to_json(&model, &proof, args)?),
+        CheckFormat::Text => print_text(&model, &proof, args)?,
+        CheckFormat::Sarif => crate::outln!("{:#}", findings(&path, &proof, args).to_sarif()),
+        CheckFormat::Junit => {
+            let junit = findings(&path, &proof, args).to_junit();
+            crate::outln!("{}", junit.trim_end());
+        }
     }
     let refused = proof.is_refuted() || (args.strict && !proof.is_proved());
     Ok(if refused { Answer::No } else { Answer::Yes })
@@ -188,6 +197,49 @@ fn verdict_text(stage: &StageProof) -> String {
     }
 }
 
+/// Returns what a CI server is told: clipping by design is no matter of it.
+fn findings(path: &Path, proof: &Proof, args: &ProveArgs) -> Findings {
+    let unproved = if args.strict {
+        Level::Error
+    } else {
+        Level::Warning
+    };
+    let outcomes = proof.stages().filter_map(|(layer, stage)| {
+        let status = match &stage.verdict {
+            Verdict::Proved { .. } => Status::Passed,
+            Verdict::Refuted(_) => Status::Failed(Level::Error),
+            Verdict::Possible { .. } => Status::Failed(unproved),
+            Verdict::ByDesign => return None,
+        };
+        let (lo, hi) = span(stage);
+        let width = stage.bounds.value_bits.bits();
+        Some(Outcome {
+            rule: BUFFER_OVERFLOW.to_owned(),
+            layer: layer.name.clone(),
+            subject: stage.bounds.stage.to_string(),
+            status,
+            message: format!(
+                "{}; range {lo} .. {hi}, {width} value bits",
+                verdict_text(stage)
+            ),
+        })
+    });
+    let rule = Rule {
+        id: BUFFER_OVERFLOW.to_owned(),
+        description: "No input of the model overflows a buffer of the hardware.".to_owned(),
+        help: "`bitproof prove --witness DIR` writes the input, `--smallest` prints the smallest \
+               buffers. Fewer bits of weights or inputs, or a wider buffer, make the range smaller \
+               than it."
+            .to_owned(),
+    };
+    Findings {
+        command: "prove".to_owned(),
+        model: path.display().to_string(),
+        rules: vec![rule],
+        outcomes: outcomes.collect(),
+    }
+}
+
 fn print_smallest(model: &QuantizedModel) -> Result<()> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -225,8 +277,8 @@ fn to_json(model: &QuantizedModel, proof: &Proof, args: &ProveArgs) -> Result<Va
     } else {
         "possible"
     };
-    let mut report =
-        json!({ "verdict": verdict, "buffer_bits": args.buffer_bits, "layers": layers });
+    let mut report = json!({ "verdict": verdict, "buffer_bits": args.buffer_bits, "seed": args.seed,
+            "layers": layers });
     if args.smallest {
         report["smallest"] = smallest_json(model)?;
     }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 use bitproof::calibration::Convergence;
-use bitproof::config_schema::{InputDtype, Strictness, parse_q_config};
+use bitproof::config_schema::{InputDtype, Origin, Strictness, parse_q_config};
 use bitproof::float_model::{HardwareRewrites, RewriteEvent};
 use bitproof::{
     CalibratedRanges, Graph, InputQuantizerMode, ParamValues, QuantizationParams, QuantizeOptions,
@@ -38,8 +38,7 @@ pub(super) fn run(args: &QuantizeArgs) -> Result<()> {
     provenance.model_digest = Some(model_digest);
     provenance.config_digest = args.network.q_config.as_deref().map(digest).transpose()?;
     save_quantized(&quantized, &save_path)?;
-    report(args, &quantized, &save_path, start.elapsed().as_secs_f64());
-    Ok(())
+    report(args, &quantized, &save_path, start.elapsed().as_secs_f64())
 }
 
 fn with_ranges(
@@ -159,10 +158,10 @@ fn read_q_config(path: &Path) -> Result<Map<String, Value>> {
     parse_q_config(&text).with_context(|| path.display().to_string())
 }
 
-fn report(args: &QuantizeArgs, quantized: &Quantized, path: &Path, seconds: f64) {
+fn report(args: &QuantizeArgs, quantized: &Quantized, path: &Path, seconds: f64) -> Result<()> {
     if args.format.format == Format::Json {
-        crate::outln!("{:#}", to_json(quantized, path));
-        return;
+        crate::outln!("{:#}", to_json(quantized, path)?);
+        return Ok(());
     }
     if args.explain {
         explain(quantized);
@@ -186,6 +185,7 @@ fn report(args: &QuantizeArgs, quantized: &Quantized, path: &Path, seconds: f64)
         batches.epochs,
         path.display()
     );
+    Ok(())
 }
 
 /// Prints how much the last samples still moved the ranges.
@@ -224,17 +224,25 @@ fn explain(quantized: &Quantized) {
     }
 }
 
-fn to_json(quantized: &Quantized, path: &Path) -> Value {
+fn to_json(quantized: &Quantized, path: &Path) -> Result<Value> {
     let events = |events: &[RewriteEvent]| -> Vec<Value> {
         let json = |event: &RewriteEvent| json!({ "rewrite": event.rewrite, "layer": event.layer, "message": event.message });
         events.iter().map(json).collect()
     };
+    let origin = |origin: &Origin| {
+        json!({ "layer": origin.layer, "path": origin.path, "value": origin.value,
+            "reason": origin.reason })
+    };
     let batches = &quantized.batches;
-    json!({
+    Ok(json!({
         "output": path.display().to_string(),
+        "output_sha256": digest(path)?,
+        // Null where nothing was random.
+        "seed": quantized.model.provenance.seed,
         "rewrites_applied": events(&quantized.rewrites),
         "rewrites_refused": events(&quantized.refused),
-        "explanation": quantized.explanation,
+        "explanation": quantized.explanation.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "origins": quantized.explanation.iter().map(origin).collect::<Vec<_>>(),
         "warnings": quantized.warnings,
         "convergence": convergence_json(quantized.convergence.as_ref()),
         "samples": {
@@ -244,5 +252,5 @@ fn to_json(quantized: &Quantized, path: &Path) -> Value {
         "batches": {
             "batch_size": batches.batch_size, "steps": batches.steps, "epochs": batches.epochs,
         },
-    })
+    }))
 }

@@ -27,6 +27,7 @@ pub fn load(path: &Path) -> Result<AnyModel, Error> {
     match model_files::detect(path)? {
         ModelKind::KerasFloatH5 => Ok(AnyModel::Float(model_files::read_keras_h5(path)?)),
         ModelKind::KerasArchive => Ok(AnyModel::Float(model_files::read_keras_archive(path)?)),
+        ModelKind::Onnx => Ok(AnyModel::Float(model_files::read_onnx(path)?)),
         ModelKind::KerasQuantizedH5 => {
             let graph = model_files::read_quantized_h5(path)?;
             Ok(AnyModel::Quantized(Box::new(lower(graph)?)))

@@ -13,6 +13,7 @@ mod hdf5;
 mod images;
 mod keras;
 mod npy;
+mod onnx;
 
 use std::fs::File;
 use std::io::Read;
@@ -27,6 +28,7 @@ pub use images::{
     BadImage, Channels, Filter, Fit, ImageList, ImageOptions, ImageReader, LabelledImages,
     OnBadSample, glob_images, images_in, labelled_images,
 };
+pub use onnx::read_onnx;
 pub use keras::{
     read_keras_archive, read_keras_h5, read_quantized_h5, write_keras_h5, write_quantized_h5,
 };
@@ -42,6 +44,8 @@ pub enum ModelKind {
     KerasQuantizedH5,
     /// A quantized network in our own format.
     Bpq,
+    /// A float network of ONNX.
+    Onnx,
 }
 
 /// Returns what a model file holds, by its content.
@@ -83,9 +87,9 @@ pub fn detect(path: &Path) -> Result<ModelKind, FileError> {
         .extension()
         .is_some_and(|e| e.eq_ignore_ascii_case("onnx"))
     {
-        return Err(unsupported("ONNX models are not yet read"));
+        return Ok(ModelKind::Onnx);
     }
     Err(unsupported(
-        "no model format that is known; supported are .h5, .keras and .bpq.safetensors",
+        "no model format that is known; supported are .h5, .keras, .onnx and .bpq.safetensors",
     ))
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use akida_sim::{Executor, lower};
 use model_files::{
     ArrayReader, ModelKind, detect, read_bpq, read_integers, read_keras_archive, read_keras_h5,
-    read_quantized_h5, write_bpq,
+    read_onnx, read_quantized_h5, write_bpq,
 };
 use ndarray::ArrayD;
 
@@ -48,7 +48,22 @@ fn read_as_model(path: &Path) {
             }
         }
         Ok(ModelKind::Bpq) => drop(read_bpq(path)),
+        Ok(ModelKind::Onnx) => drop(read_onnx(path)),
         Err(_) => {}
+    }
+}
+
+#[test]
+fn broken_onnx_models_are_refused_or_read() {
+    let scratch = Scratch::new();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/onnx");
+    for name in ["resnet", "mobilenet", "activations", "upscaling", "keras"] {
+        let bytes = std::fs::read(folder.join(format!("{name}.onnx"))).unwrap();
+        let mut n_read = 0;
+        break_in_many_ways(&bytes, 2 * N_CHANGES, &mut |broken| {
+            n_read += usize::from(read_onnx(&scratch.write("m.onnx", broken)).is_ok());
+        });
+        assert!(n_read < 2 * N_CHANGES, "some changes are noticed");
     }
 }
 

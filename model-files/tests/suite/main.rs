@@ -13,4 +13,5 @@ mod images;
 mod keras;
 mod keras_archives;
 mod keras_files;
+mod onnx;
 mod support;

@@ -1,0 +1,363 @@
+//! Convolutions, pooling and padding.
+
+use float_model::{
+    Activation, Conv2D, Conv2DTranspose, DepthwiseConv2D, GlobalAveragePooling2D, Layer, Padding,
+    Pads, Pool2D,
+};
+use ndarray::{Array1, Array4};
+use quantizer_core::geometry::same_pads;
+
+use super::call::Call;
+use super::network::{Network, View};
+use super::refused::Refused;
+
+/// Window, strides, dilation and pads of a node, rows and columns; those of a sequence have one row.
+struct Window {
+    kernel: [usize; 2],
+    strides: [usize; 2],
+    dilation: [usize; 2],
+    pads: Pads,
+    /// `auto_pad` asks for as many outputs as strides.
+    same_upper: bool,
+}
+
+impl Window {
+    fn new(call: &Call<'_>, kernel: &[usize]) -> Result<Self, Refused> {
+        let rank = kernel.len();
+        if !(1..=2).contains(&rank) {
+            return Err(Refused::unsupported(format!("a window of {rank} axes")));
+        }
+        let two = |v: &[usize], one| match v {
+            [h, w] => [*h, *w],
+            [w] => [one, *w],
+            _ => [one, one],
+        };
+        let pads = call.extents("pads", 2 * rank, 0)?;
+        let pads = match pads.as_slice() {
+            [top, left, bottom, right] => [*top, *bottom, *left, *right],
+            [left, right] => [0, 0, *left, *right],
+            _ => [0; 4],
+        };
+        let auto_pad = call.text("auto_pad");
+        if !matches!(auto_pad.as_str(), "" | "NOTSET" | "VALID" | "SAME_UPPER") {
+            return Err(Refused::unsupported(format!("auto_pad {auto_pad}")));
+        }
+        let [top, bottom, left, right] = pads;
+        Ok(Self {
+            kernel: two(kernel, 1),
+            strides: two(&call.extents("strides", rank, 1)?, 1),
+            dilation: two(&call.extents("dilations", rank, 1)?, 1),
+            pads: Pads { top, bottom, left, right },
+            same_upper: auto_pad == "SAME_UPPER",
+        })
+    }
+
+    /// Returns the rule that gives these pads for an image of `extents`, `None` if there is none.
+    fn padding(&self, extents: [Option<usize>; 2]) -> Option<Padding> {
+        if self.same_upper {
+            return Some(Padding::Same);
+        }
+        if self.pads == Pads::default() {
+            return Some(Padding::Valid);
+        }
+        let pads = [(self.pads.top, self.pads.bottom), (self.pads.left, self.pads.right)];
+        let fits = (0..2).all(|axis| {
+            let (k, s, d) = (self.kernel[axis], self.strides[axis], self.dilation[axis]);
+            match extents[axis] {
+                Some(n) => same_pads(n, k, s, d) == pads[axis],
+                // With stride 1 the pads of 'same' depend on the kernel alone.
+                None => s == 1 && same_pads(1 << 20, k, 1, d) == pads[axis],
+            }
+        });
+        fits.then_some(Padding::Same)
+    }
+}
+
+/// Returns the height and width of an image layer.
+fn extents(network: &Network, image: &str) -> [Option<usize>; 2] {
+    let shape = network.shape(image);
+    [0, 1].map(|axis| shape.get(axis).copied().flatten())
+}
+
+/// Returns the layer behind which a window has no border, and its border rule.
+fn bordered(
+    network: &mut Network,
+    window: &Window,
+    image: String,
+    name: &str,
+) -> Result<(String, Padding), Refused> {
+    if let Some(padding) = window.padding(extents(network, &image)) {
+        return Ok((image, padding));
+    }
+    let padded = network.emit(&format!("{name}_pad"), Layer::ZeroPadding2D(window.pads), &[&image])?;
+    Ok((padded, Padding::Valid))
+}
+
+/// Returns a kernel constant `[a, b, height, width]`, a sequence's as one of height 1.
+fn kernel(network: &Network, call: &Call<'_>) -> Result<Array4<f32>, Refused> {
+    let name = call.input(1).ok_or_else(|| Refused::invalid("has no weights"))?;
+    let constant = network.constant(name)?;
+    let shape = match *constant.shape.as_slice() {
+        [a, b, w] => (a, b, 1, w),
+        [a, b, h, w] => (a, b, h, w),
+        _ => return Err(Refused::unsupported(format!("weights of extents {:?}", constant.shape))),
+    };
+    Array4::from_shape_vec(shape, constant.floats()).map_err(|e| Refused::invalid(e.to_string()))
+}
+
+fn bias(network: &Network, call: &Call<'_>) -> Result<Option<Array1<f32>>, Refused> {
+    let constant = call.input(2).map(|name| network.constant(name)).transpose()?;
+    Ok(constant.map(|constant| Array1::from_vec(constant.floats())))
+}
+
+fn input<'a>(call: &Call<'a>) -> Result<&'a str, Refused> {
+    call.input(0).ok_or_else(|| Refused::invalid("has no input"))
+}
+
+/// `Conv`.
+pub(super) fn conv(network: &mut Network, call: &Call<'_>) -> Result<View, Refused> {
+    let name = call.layer_name();
+    let view = network.view(input(call)?, &name)?;
+    let (weights, bias) = (kernel(network, call)?, bias(network, call)?);
+    let (filters, per_group, kh, kw) = weights.dim();
+    let spatial = if view.rank() == 3 { vec![kw] } else { vec![kh, kw] };
+    let window = Window::new(call, &spatial)?;
+    let groups = usize::try_from(call.int("group", 1)).unwrap_or(0);
+    let image = network.image(&view, &name)?;
+    let (image, padding) = bordered(network, &window, image, &name)?;
+    let (strides, dilation) = (window.strides, window.dilation);
+    let is_depthwise = groups > 1 && per_group == 1 && filters.checked_rem(groups) == Some(0);
+    let layer = if is_depthwise {
+        let multiplier = filters.div_euclid(groups);
+        let by_channel = Array4::from_shape_fn((kh, kw, groups, multiplier), |(h, w, c, m)| {
+            weights[[c * multiplier + m, 0, h, w]]
+        });
+        Layer::DepthwiseConv2D(DepthwiseConv2D {
+            kernel: by_channel,
+            bias,
+            strides,
+            padding,
+            dilation,
+            activation: Activation::Linear,
+        })
+    } else {
+        Layer::Conv2D(Conv2D {
+            kernel: owned(weights.permuted_axes([2, 3, 1, 0])),
+            bias,
+            strides,
+            padding,
+            dilation,
+            groups,
+            activation: Activation::Linear,
+            padding_value: None,
+        })
+    };
+    let layer = network.emit(&name, layer, &[&image])?;
+    Ok(View::image(layer, view.rank()))
+}
+
+/// Returns the elements in row-major order.
+fn owned(x: Array4<f32>) -> Array4<f32> {
+    x.as_standard_layout().into_owned()
+}
+
+/// `ConvTranspose`.
+pub(super) fn conv_transpose(network: &mut Network, call: &Call<'_>) -> Result<View, Refused> {
+    let name = call.layer_name();
+    let view = network.view(input(call)?, &name)?;
+    let (weights, bias) = (kernel(network, call)?, bias(network, call)?);
+    let (channels, per_group, kh, kw) = weights.dim();
+    if view.rank() != 4 || call.ints("output_shape").is_some() {
+        return Err(Refused::unsupported("output_shape, or a sequence"));
+    }
+    let window = Window::new(call, &[kh, kw])?;
+    let extra = call.extents("output_padding", 2, 0)?;
+    let padding = transposed_padding(&window, &extra)
+        .ok_or_else(|| Refused::unsupported(format!("pads {:?} with output_padding {extra:?}", window.pads)))?;
+    let groups = usize::try_from(call.int("group", 1)).unwrap_or(0);
+    let image = network.image(&view, &name)?;
+    let layer = match (groups, per_group) {
+        (1, _) => Layer::Conv2DTranspose(Conv2DTranspose {
+            kernel: owned(weights.permuted_axes([2, 3, 1, 0])),
+            bias,
+            strides: window.strides,
+            padding,
+            output_padding: None,
+            dilation: [1, 1],
+            activation: Activation::Linear,
+        }),
+        (groups, 1) if groups == channels => Layer::DepthwiseConv2DTranspose(DepthwiseConv2D {
+            kernel: owned(weights.permuted_axes([2, 3, 0, 1])),
+            bias,
+            strides: window.strides,
+            padding,
+            dilation: [1, 1],
+            activation: Activation::Linear,
+        }),
+        _ => return Err(Refused::unsupported(format!("group {groups}"))),
+    };
+    let layer = network.emit(&name, layer, &[&image])?;
+    Ok(View::image(layer, 4))
+}
+
+/// Returns Keras' rule for what a transposed convolution crops, `None` if none fits.
+fn transposed_padding(window: &Window, extra: &[usize]) -> Option<Padding> {
+    if window.dilation != [1, 1] || window.same_upper {
+        return None;
+    }
+    let pads = [(window.pads.top, window.pads.bottom), (window.pads.left, window.pads.right)];
+    let each = |f: &dyn Fn(usize) -> bool| (0..2).all(f);
+    let is_valid = each(&|axis| {
+        let (k, s) = (window.kernel[axis], window.strides[axis]);
+        // Keras' output is never shorter than the strides.
+        pads[axis] == (0, 0) && extra[axis] == s.saturating_sub(k)
+    });
+    let is_same = each(&|axis| {
+        let (k, s, (before, after)) = (window.kernel[axis], window.strides[axis], pads[axis]);
+        k >= s && before == (k - s).div_euclid(2) && before + after == k - s + extra[axis]
+    });
+    match (is_valid, is_same) {
+        (true, _) => Some(Padding::Valid),
+        (false, true) => Some(Padding::Same),
+        (false, false) => None,
+    }
+}
+
+/// `MaxPool` and `AveragePool`.
+pub(super) fn pool(network: &mut Network, call: &Call<'_>) -> Result<View, Refused> {
+    let name = call.layer_name();
+    let view = network.view(input(call)?, &name)?;
+    let rank = view.rank().saturating_sub(2);
+    let kernel = call.extents("kernel_shape", rank, 1)?;
+    let mut window = Window::new(call, &kernel)?;
+    if window.dilation != [1, 1] {
+        return Err(Refused::unsupported(format!("dilations {:?}", window.dilation)));
+    }
+    let image = network.image(&view, &name)?;
+    let sizes = extents(network, &image);
+    if call.int("ceil_mode", 0) != 0 {
+        round_up(&mut window, sizes)?;
+    }
+    let is_max = call.node.op_type == "MaxPool";
+    if !is_max && sizes == window.kernel.map(Some) && window.pads == Pads::default() {
+        return global(network, &view, &name);
+    }
+    let (image, padding) = match window.padding(sizes) {
+        Some(padding) => (image, padding),
+        // Zeros never win over what a rectifier gives.
+        None if is_max && is_rectified(network, &image) => bordered(network, &window, image, &name)?,
+        None => return Err(Refused::unsupported(format!("pads {:?}", window.pads))),
+    };
+    if !is_max && padding == Padding::Same && call.int("count_include_pad", 0) != 0 {
+        return Err(Refused::unsupported("count_include_pad"));
+    }
+    let pool = Pool2D {
+        pool_size: window.kernel,
+        strides: window.strides,
+        padding,
+    };
+    let layer = if is_max { Layer::MaxPool2D(pool) } else { Layer::AveragePool2D(pool) };
+    let layer = network.emit(&name, layer, &[&image])?;
+    Ok(View::image(layer, view.rank()))
+}
+
+/// Checks that rounding the output extents up adds no window.
+fn round_up(window: &mut Window, sizes: [Option<usize>; 2]) -> Result<(), Refused> {
+    let pads = [window.pads.top + window.pads.bottom, window.pads.left + window.pads.right];
+    let whole = (0..2).all(|axis| {
+        let room = sizes[axis].and_then(|n| (n + pads[axis]).checked_sub(window.kernel[axis]));
+        room.and_then(|room| room.checked_rem(window.strides[axis])) == Some(0)
+    });
+    if whole { Ok(()) } else { Err(Refused::unsupported("ceil_mode")) }
+}
+
+fn is_rectified(network: &Network, layer: &str) -> bool {
+    match network.layer(layer) {
+        Some(Layer::ReLU(relu)) => relu.negative_slope == 0.0,
+        _ => false,
+    }
+}
+
+/// `GlobalAveragePool`, and means over height and width.
+pub(super) fn global_average(network: &mut Network, call: &Call<'_>) -> Result<View, Refused> {
+    let name = call.layer_name();
+    let view = network.view(input(call)?, &name)?;
+    global(network, &view, &name)
+}
+
+pub(super) fn global(network: &mut Network, view: &View, name: &str) -> Result<View, Refused> {
+    let image = network.image(view, name)?;
+    let pool = Layer::GlobalAveragePooling2D(GlobalAveragePooling2D { keepdims: false });
+    let layer = network.emit(name, pool, &[&image])?;
+    let mut axes = vec![Some(0), Some(1)];
+    axes.resize(view.rank(), None);
+    Ok(View { layer, axes })
+}
+
+/// `GlobalMaxPool`.
+pub(super) fn global_max(network: &mut Network, call: &Call<'_>) -> Result<View, Refused> {
+    let name = call.layer_name();
+    let view = network.view(input(call)?, &name)?;
+    let image = network.image(&view, &name)?;
+    let [Some(h), Some(w)] = extents(network, &image) else {
+        return Err(Refused::unsupported("an image of open extents"));
+    };
+    let pool = Pool2D {
+        pool_size: [h, w],
+        strides: [h, w],
+        padding: Padding::Valid,
+    };
+    let layer = network.emit(&name, Layer::MaxPool2D(pool), &[&image])?;
+    Ok(View::image(layer, view.rank()))
+}
+
+/// `Pad` of height and width with zeros.
+pub(super) fn pad(network: &mut Network, call: &Call<'_>) -> Result<View, Refused> {
+    let name = call.layer_name();
+    let view = network.view(input(call)?, &name)?;
+    let pads = match call.input(1) {
+        Some(pads) => network.constant(pads)?.as_integers().map(<[i64]>::to_vec),
+        None => call.ints("pads").map(<[i64]>::to_vec),
+    };
+    let pads = pads.ok_or_else(|| Refused::invalid("has no pads"))?;
+    let value = match call.input(2) {
+        Some(value) => network.constant(value)?.scalar().unwrap_or(f32::NAN),
+        None => call.float("value", 0.0),
+    };
+    let mode = call.text("mode");
+    let zero = value.abs().to_bits() == 0 && matches!(mode.as_str(), "" | "constant");
+    let sizes: Option<Vec<usize>> = pads.iter().map(|n| usize::try_from(*n).ok()).collect();
+    if let Some([0, 0, top, left, 0, 0, bottom, right]) = sizes.as_deref()
+        && zero
+        && view.axes == View::image(String::new(), 4).axes
+    {
+        let pads = Pads { top: *top, bottom: *bottom, left: *left, right: *right };
+        let image = network.image(&view, &name)?;
+        let layer = network.emit(&name, Layer::ZeroPadding2D(pads), &[&image])?;
+        return Ok(View::image(layer, 4));
+    }
+    Err(Refused::unsupported(format!("mode `{mode}`, value {value}, pads {pads:?}")))
+}
+
+/// `Resize` and `Upsample` by whole factors, nearest neighbour.
+pub(super) fn up_sample(network: &mut Network, call: &Call<'_>) -> Result<View, Refused> {
+    let name = call.layer_name();
+    let view = network.view(input(call)?, &name)?;
+    let place = if call.node.op_type == "Upsample" { 1 } else { 2 };
+    let scales = call.input(place).ok_or_else(|| Refused::unsupported("sizes"))?;
+    let scales = network.constant(scales)?.floats();
+    let mode = call.text("mode");
+    let transform = call.text("coordinate_transformation_mode");
+    let is_nearest = matches!(mode.as_str(), "" | "nearest")
+        && matches!(transform.as_str(), "" | "asymmetric" | "half_pixel");
+    let whole = |v: f32| (1_u16..=64).find(|n| f32::from(*n).to_bits() == v.to_bits()).map(usize::from);
+    if let [batch, channels, h, w] = scales.as_slice()
+        && let (true, Some(1), Some(1)) = (is_nearest, whole(*batch), whole(*channels))
+        && let (Some(h), Some(w)) = (whole(*h), whole(*w))
+    {
+        let image = network.image(&view, &name)?;
+        let layer = network.emit(&name, Layer::UpSampling2D { size: [h, w] }, &[&image])?;
+        return Ok(View::image(layer, 4));
+    }
+    Err(Refused::unsupported(format!("mode `{mode}`, `{transform}`, scales {scales:?}")))
+}

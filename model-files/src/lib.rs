@@ -28,10 +28,10 @@ pub use images::{
     BadImage, Channels, Filter, Fit, ImageList, ImageOptions, ImageReader, LabelledImages,
     OnBadSample, glob_images, images_in, labelled_images,
 };
-pub use onnx::read_onnx;
 pub use keras::{
     read_keras_archive, read_keras_h5, read_quantized_h5, write_keras_h5, write_quantized_h5,
 };
+pub use onnx::read_onnx;
 
 /// What a model file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

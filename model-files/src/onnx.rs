@@ -50,13 +50,22 @@ fn import(model: &proto::Model, folder: &Path) -> Result<Graph, Refused> {
     let graph = model.graph.as_ref().filter(|_| model.ir_version > 0);
     let graph = graph.ok_or_else(|| Refused::invalid("no ONNX model: it has no graph"))?;
     let is_default = |domain: &str| matches!(domain, "" | "ai.onnx");
-    let opset = model.opset_import.iter().find(|set| is_default(&set.domain)).map_or(1, |set| set.version);
+    let opset = model
+        .opset_import
+        .iter()
+        .find(|set| is_default(&set.domain))
+        .map_or(1, |set| set.version);
     if !(7..=LAST_OPSET).contains(&opset) {
-        return Err(Refused::unsupported(format!("opset {opset}; known are 7 to {LAST_OPSET}")));
+        return Err(Refused::unsupported(format!(
+            "opset {opset}; known are 7 to {LAST_OPSET}"
+        )));
     }
     let mut network = Network::new(graph.name.clone());
     for tensor in &graph.initializer {
-        network.set(&tensor.name, Value::Constant(Constant::read(tensor, folder)?));
+        network.set(
+            &tensor.name,
+            Value::Constant(Constant::read(tensor, folder)?),
+        );
     }
     enter(&mut network, graph)?;
     let names = graph.node.iter().flat_map(|node| &node.input);
@@ -67,14 +76,19 @@ fn import(model: &proto::Model, folder: &Path) -> Result<Graph, Refused> {
     for node in &graph.node {
         let call = Call { node, opset };
         let result = if is_default(&node.domain) {
-            constant_node(&call, folder).map_or_else(|| compute(&mut network, &call), |value| value.map(Value::Constant))
+            constant_node(&call, folder).map_or_else(
+                || compute(&mut network, &call),
+                |value| value.map(Value::Constant),
+            )
         } else {
             Err(Refused::unsupported(format!("domain `{}`", node.domain)))
         };
-        let value = result.and_then(|value| completed(&mut network, &call, value)).unwrap_or_else(|refused| {
-            problems.extend(problem(&call, refused));
-            Value::Unknown
-        });
+        let value = result
+            .and_then(|value| completed(&mut network, &call, value))
+            .unwrap_or_else(|refused| {
+                problems.extend(problem(&call, refused));
+                Value::Unknown
+            });
         if let Some(output) = node.output.first() {
             network.set(output, value);
         }
@@ -83,7 +97,11 @@ fn import(model: &proto::Model, folder: &Path) -> Result<Graph, Refused> {
         }
     }
     if !problems.is_empty() {
-        return Err(Refused::Unsupported(format!("{} node(s): {}", problems.len(), problems.join("; "))));
+        return Err(Refused::Unsupported(format!(
+            "{} node(s): {}",
+            problems.len(),
+            problems.join("; ")
+        )));
     }
     finish(network, graph)
 }
@@ -116,7 +134,11 @@ fn completed(network: &mut Network, call: &Call<'_>, value: Value) -> Result<Val
     let Value::Part(Part::Whole(activation), x) = value else {
         return Ok(value);
     };
-    let layer = network.emit(&call.layer_name(), Layer::Activation(activation), &[&x.layer])?;
+    let layer = network.emit(
+        &call.layer_name(),
+        Layer::Activation(activation),
+        &[&x.layer],
+    )?;
     Ok(Value::View(x.with(layer)))
 }
 
@@ -125,18 +147,24 @@ fn constant_node(call: &Call<'_>, folder: &Path) -> Option<Result<Constant, Refu
     if call.node.op_type != "Constant" {
         return None;
     }
-    Some(match (call.tensor(), call.ints("value_ints"), call.ints("value_int")) {
-        (Some(tensor), _, _) => Constant::read(tensor, folder),
-        (None, Some(values), _) => Ok(Constant::integers(values.to_vec())),
-        (None, None, Some(_)) => Ok(Constant {
-            shape: Vec::new(),
-            data: constant::Data::Integers(vec![call.int("value_int", 0)]),
-        }),
-        (None, None, None) => Ok(Constant {
-            shape: Vec::new(),
-            data: constant::Data::Floats(vec![call.float("value_float", 0.0)]),
-        }),
-    })
+    Some(
+        match (
+            call.tensor(),
+            call.ints("value_ints"),
+            call.ints("value_int"),
+        ) {
+            (Some(tensor), _, _) => Constant::read(tensor, folder),
+            (None, Some(values), _) => Ok(Constant::integers(values.to_vec())),
+            (None, None, Some(_)) => Ok(Constant {
+                shape: Vec::new(),
+                data: constant::Data::Integers(vec![call.int("value_int", 0)]),
+            }),
+            (None, None, None) => Ok(Constant {
+                shape: Vec::new(),
+                data: constant::Data::Floats(vec![call.float("value_float", 0.0)]),
+            }),
+        },
+    )
 }
 
 /// Returns what a node computes.
@@ -177,10 +205,15 @@ fn compute(network: &mut Network, call: &Call<'_>) -> Result<Value, Refused> {
         "Gather" | "Slice" => shapes::part_of_shape(network, call),
         // Casts of inputs to floats, and of shapes; nothing else reads as an integer here.
         "Identity" | "Dropout" | "Cast" => {
-            let name = call.input(0).ok_or_else(|| Refused::invalid("has no input"))?;
+            let name = call
+                .input(0)
+                .ok_or_else(|| Refused::invalid("has no input"))?;
             match network.get(name)?.clone() {
                 Value::Unknown => Err(Refused::Silent),
-                value @ (Value::Constant(_) | Value::View(_) | Value::Flat(_) | Value::Part(..)) => Ok(value),
+                value
+                @ (Value::Constant(_) | Value::View(_) | Value::Flat(_) | Value::Part(..)) => {
+                    Ok(value)
+                }
             }
         }
         _ => Err(Refused::unsupported("no layer computes it")),
@@ -194,18 +227,34 @@ fn enter(network: &mut Network, graph: &proto::Graph) -> Result<(), Refused> {
             continue; // An initializer, listed among the inputs as old files do.
         }
         let tensor = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
-        let tensor = tensor.ok_or_else(|| Refused::unsupported(format!("input `{}` is no tensor", input.name)))?;
-        let dims = tensor.shape.as_ref().map(|shape| shape.dim.as_slice()).unwrap_or_default();
+        let tensor = tensor
+            .ok_or_else(|| Refused::unsupported(format!("input `{}` is no tensor", input.name)))?;
+        let dims = tensor
+            .shape
+            .as_ref()
+            .map(|shape| shape.dim.as_slice())
+            .unwrap_or_default();
         let dims: Vec<Option<usize>> = dims
             .iter()
-            .map(|d| d.dim_value.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0))
+            .map(|d| {
+                d.dim_value
+                    .and_then(|n| usize::try_from(n).ok())
+                    .filter(|n| *n > 0)
+            })
             .collect();
         let Some((batch, item)) = dims.split_first() else {
-            return Err(Refused::unsupported(format!("input `{}` without extents", input.name)));
+            return Err(Refused::unsupported(format!(
+                "input `{}` without extents",
+                input.name
+            )));
         };
         network.batch = *batch;
-        let dtype = dtype(tensor.elem_type)
-            .ok_or_else(|| Refused::unsupported(format!("input `{}` of element type {}", input.name, tensor.elem_type)))?;
+        let dtype = dtype(tensor.elem_type).ok_or_else(|| {
+            Refused::unsupported(format!(
+                "input `{}` of element type {}",
+                input.name, tensor.elem_type
+            ))
+        })?;
         let is_image = dims.len() == 4 && !enters_channels_last(graph, &input.name);
         let is_sequence = dims.len() == 3 && reaches_conv(graph, &input.name);
         let shape: Shape = match *item {
@@ -213,7 +262,11 @@ fn enter(network: &mut Network, graph: &proto::Graph) -> Result<(), Refused> {
             [c, l] if is_sequence => vec![Some(1), l, c],
             _ => item.to_vec(),
         };
-        let layer = network.emit(input.name.trim_start_matches('/'), Layer::Input(Input { shape, dtype }), &[])?;
+        let layer = network.emit(
+            input.name.trim_start_matches('/'),
+            Layer::Input(Input { shape, dtype }),
+            &[],
+        )?;
         let view = if is_image || is_sequence {
             View::image(layer, dims.len())
         } else {
@@ -245,7 +298,8 @@ fn enters_channels_last(graph: &proto::Graph, input: &str) -> bool {
 }
 
 fn reaches_conv(graph: &proto::Graph, input: &str) -> bool {
-    first_that_cares(graph, input).is_some_and(|node| matches!(node.op_type.as_str(), "Conv" | "ConvTranspose"))
+    first_that_cares(graph, input)
+        .is_some_and(|node| matches!(node.op_type.as_str(), "Conv" | "ConvTranspose"))
 }
 
 /// Returns the first node behind `input`, past those that compute single elements.

@@ -43,7 +43,12 @@ impl<'a> Call<'a> {
     }
 
     /// Returns extents: as many as `rank`, all `default` if they are not given.
-    pub(super) fn extents(&self, name: &str, rank: usize, default: usize) -> Result<Vec<usize>, Refused> {
+    pub(super) fn extents(
+        &self,
+        name: &str,
+        rank: usize,
+        default: usize,
+    ) -> Result<Vec<usize>, Refused> {
         let Some(values) = self.ints(name) else {
             return Ok(vec![default; rank]);
         };
@@ -62,7 +67,11 @@ impl<'a> Call<'a> {
     /// Returns a name for the layer.
     pub(super) fn layer_name(&self) -> String {
         let output = self.node.output.first().map_or("", String::as_str);
-        let name = if self.node.name.is_empty() { output } else { self.node.name.as_str() };
+        let name = if self.node.name.is_empty() {
+            output
+        } else {
+            self.node.name.as_str()
+        };
         name.trim_start_matches('/').to_owned()
     }
 }

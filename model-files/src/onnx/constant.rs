@@ -37,23 +37,31 @@ impl Constant {
     /// Returns the constant of a message; external data lies in `folder`.
     pub(super) fn read(tensor: &Tensor, folder: &Path) -> Result<Self, Refused> {
         let name = &tensor.name;
-        let shape: Option<Vec<usize>> =
-            tensor.dims.iter().map(|n| usize::try_from(*n).ok()).collect();
-        let shape = shape.ok_or_else(|| Refused::invalid(format!("tensor `{name}`: extents {:?}", tensor.dims)))?;
+        let shape: Option<Vec<usize>> = tensor
+            .dims
+            .iter()
+            .map(|n| usize::try_from(*n).ok())
+            .collect();
+        let shape = shape.ok_or_else(|| {
+            Refused::invalid(format!("tensor `{name}`: extents {:?}", tensor.dims))
+        })?;
         let len = shape.iter().try_fold(1_usize, |len, n| len.checked_mul(*n));
         let external;
         let raw = match tensor.external() {
             None => tensor.raw_data.as_slice(),
             Some(entries) => {
                 let get = |key: &str| entries.get(key).copied();
-                external = read_external(folder, get).map_err(|why| Refused::invalid(format!("tensor `{name}`: {why}")))?;
+                external = read_external(folder, get)
+                    .map_err(|why| Refused::invalid(format!("tensor `{name}`: {why}")))?;
                 external.as_slice()
             }
         };
         let data = data(tensor, raw)?;
         if len != Some(data.len()) {
             let got = data.len();
-            return Err(Refused::invalid(format!("tensor `{name}`: {got} elements for extents {shape:?}")));
+            return Err(Refused::invalid(format!(
+                "tensor `{name}`: {got} elements for extents {shape:?}"
+            )));
         }
         Ok(Self { shape, data })
     }
@@ -97,7 +105,10 @@ const fn float(v: i64) -> f32 {
     v as f32
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "weights are f32: one rounding")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "weights are f32: one rounding"
+)]
 const fn rounded(v: f64) -> f32 {
     v as f32
 }
@@ -110,14 +121,21 @@ fn data(tensor: &Tensor, raw: &[u8]) -> Result<Data, Refused> {
                 words.chain(tensor.int64_data.iter().copied()).collect()
             } else {
                 let parts = raw.chunks_exact(size_of::<$t>());
-                parts.filter_map(|b| b.try_into().ok()).map(<$t>::from_le_bytes).map(i64::from).collect()
+                parts
+                    .filter_map(|b| b.try_into().ok())
+                    .map(<$t>::from_le_bytes)
+                    .map(i64::from)
+                    .collect()
             })
         };
     }
     macro_rules! halves {
         ($t:ty) => {
             Data::Floats(if raw.is_empty() {
-                let bits = tensor.int32_data.iter().filter_map(|v| u16::try_from(*v).ok());
+                let bits = tensor
+                    .int32_data
+                    .iter()
+                    .filter_map(|v| u16::try_from(*v).ok());
                 bits.map(|bits| <$t>::from_bits(bits).to_f32()).collect()
             } else {
                 let parts = raw.chunks_exact(2).filter_map(|b| b.try_into().ok());
@@ -139,32 +157,57 @@ fn data(tensor: &Tensor, raw: &[u8]) -> Result<Data, Refused> {
         7 => integers!(i64),
         10 => halves!(f16),
         16 => halves!(bf16),
-        11 if raw.is_empty() => Data::Floats(tensor.double_data.iter().copied().map(rounded).collect()),
+        11 if raw.is_empty() => {
+            Data::Floats(tensor.double_data.iter().copied().map(rounded).collect())
+        }
         11 => {
             let parts = raw.chunks_exact(8).filter_map(|b| b.try_into().ok());
             Data::Floats(parts.map(f64::from_le_bytes).map(rounded).collect())
         }
         other => {
             let name = &tensor.name;
-            return Err(Refused::unsupported(format!("tensor `{name}` of element type {other}")));
+            return Err(Refused::unsupported(format!(
+                "tensor `{name}` of element type {other}"
+            )));
         }
     })
 }
 
 /// Returns external data; its file may not lie outside the model's folder.
-fn read_external<'a>(folder: &Path, get: impl Fn(&str) -> Option<&'a str>) -> Result<Vec<u8>, String> {
+fn read_external<'a>(
+    folder: &Path,
+    get: impl Fn(&str) -> Option<&'a str>,
+) -> Result<Vec<u8>, String> {
     let location = Path::new(get("location").ok_or("external data without a location")?);
     let shown = location.display();
-    if !location.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
-        return Err(format!("external data `{shown}` outside the model's folder"));
+    if !location
+        .components()
+        .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+    {
+        return Err(format!(
+            "external data `{shown}` outside the model's folder"
+        ));
     }
     let io = |e: std::io::Error| format!("external data `{shown}`: {e}");
     let place = folder.join(location).canonicalize().map_err(io)?;
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let folder = if folder.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        folder
+    };
     if !place.starts_with(folder.canonicalize().map_err(io)?) {
-        return Err(format!("external data `{shown}` outside the model's folder"));
+        return Err(format!(
+            "external data `{shown}` outside the model's folder"
+        ));
     }
-    let number = |key: &str| get(key).map(|text| text.parse::<u64>().map_err(|_| format!("external {key} `{text}`"))).transpose();
+    let number = |key: &str| {
+        get(key)
+            .map(|text| {
+                text.parse::<u64>()
+                    .map_err(|_| format!("external {key} `{text}`"))
+            })
+            .transpose()
+    };
     let mut file = File::open(place).map_err(io)?;
     let size = file.metadata().map_err(io)?.len();
     let offset = number("offset")?.unwrap_or(0);

@@ -47,7 +47,12 @@ impl Window {
             kernel: two(kernel, 1),
             strides: two(&call.extents("strides", rank, 1)?, 1),
             dilation: two(&call.extents("dilations", rank, 1)?, 1),
-            pads: Pads { top, bottom, left, right },
+            pads: Pads {
+                top,
+                bottom,
+                left,
+                right,
+            },
             same_upper: auto_pad == "SAME_UPPER",
         })
     }
@@ -60,7 +65,10 @@ impl Window {
         if self.pads == Pads::default() {
             return Some(Padding::Valid);
         }
-        let pads = [(self.pads.top, self.pads.bottom), (self.pads.left, self.pads.right)];
+        let pads = [
+            (self.pads.top, self.pads.bottom),
+            (self.pads.left, self.pads.right),
+        ];
         let fits = (0..2).all(|axis| {
             let (k, s, d) = (self.kernel[axis], self.strides[axis], self.dilation[axis]);
             match extents[axis] {
@@ -89,29 +97,44 @@ fn bordered(
     if let Some(padding) = window.padding(extents(network, &image)) {
         return Ok((image, padding));
     }
-    let padded = network.emit(&format!("{name}_pad"), Layer::ZeroPadding2D(window.pads), &[&image])?;
+    let padded = network.emit(
+        &format!("{name}_pad"),
+        Layer::ZeroPadding2D(window.pads),
+        &[&image],
+    )?;
     Ok((padded, Padding::Valid))
 }
 
 /// Returns a kernel constant `[a, b, height, width]`, a sequence's as one of height 1.
 fn kernel(network: &Network, call: &Call<'_>) -> Result<Array4<f32>, Refused> {
-    let name = call.input(1).ok_or_else(|| Refused::invalid("has no weights"))?;
+    let name = call
+        .input(1)
+        .ok_or_else(|| Refused::invalid("has no weights"))?;
     let constant = network.constant(name)?;
     let shape = match *constant.shape.as_slice() {
         [a, b, w] => (a, b, 1, w),
         [a, b, h, w] => (a, b, h, w),
-        _ => return Err(Refused::unsupported(format!("weights of extents {:?}", constant.shape))),
+        _ => {
+            return Err(Refused::unsupported(format!(
+                "weights of extents {:?}",
+                constant.shape
+            )));
+        }
     };
     Array4::from_shape_vec(shape, constant.floats()).map_err(|e| Refused::invalid(e.to_string()))
 }
 
 fn bias(network: &Network, call: &Call<'_>) -> Result<Option<Array1<f32>>, Refused> {
-    let constant = call.input(2).map(|name| network.constant(name)).transpose()?;
+    let constant = call
+        .input(2)
+        .map(|name| network.constant(name))
+        .transpose()?;
     Ok(constant.map(|constant| Array1::from_vec(constant.floats())))
 }
 
 fn input<'a>(call: &Call<'a>) -> Result<&'a str, Refused> {
-    call.input(0).ok_or_else(|| Refused::invalid("has no input"))
+    call.input(0)
+        .ok_or_else(|| Refused::invalid("has no input"))
 }
 
 /// `Conv`.
@@ -120,7 +143,11 @@ pub(super) fn conv(network: &mut Network, call: &Call<'_>) -> Result<View, Refus
     let view = network.view(input(call)?, &name)?;
     let (weights, bias) = (kernel(network, call)?, bias(network, call)?);
     let (filters, per_group, kh, kw) = weights.dim();
-    let spatial = if view.rank() == 3 { vec![kw] } else { vec![kh, kw] };
+    let spatial = if view.rank() == 3 {
+        vec![kw]
+    } else {
+        vec![kh, kw]
+    };
     let window = Window::new(call, &spatial)?;
     let groups = usize::try_from(call.int("group", 1)).unwrap_or(0);
     let image = network.image(&view, &name)?;
@@ -172,8 +199,12 @@ pub(super) fn conv_transpose(network: &mut Network, call: &Call<'_>) -> Result<V
     }
     let window = Window::new(call, &[kh, kw])?;
     let extra = call.extents("output_padding", 2, 0)?;
-    let padding = transposed_padding(&window, &extra)
-        .ok_or_else(|| Refused::unsupported(format!("pads {:?} with output_padding {extra:?}", window.pads)))?;
+    let padding = transposed_padding(&window, &extra).ok_or_else(|| {
+        Refused::unsupported(format!(
+            "pads {:?} with output_padding {extra:?}",
+            window.pads
+        ))
+    })?;
     let groups = usize::try_from(call.int("group", 1)).unwrap_or(0);
     let image = network.image(&view, &name)?;
     let layer = match (groups, per_group) {
@@ -205,7 +236,10 @@ fn transposed_padding(window: &Window, extra: &[usize]) -> Option<Padding> {
     if window.dilation != [1, 1] || window.same_upper {
         return None;
     }
-    let pads = [(window.pads.top, window.pads.bottom), (window.pads.left, window.pads.right)];
+    let pads = [
+        (window.pads.top, window.pads.bottom),
+        (window.pads.left, window.pads.right),
+    ];
     let each = |f: &dyn Fn(usize) -> bool| (0..2).all(f);
     let is_valid = each(&|axis| {
         let (k, s) = (window.kernel[axis], window.strides[axis]);
@@ -231,7 +265,10 @@ pub(super) fn pool(network: &mut Network, call: &Call<'_>) -> Result<View, Refus
     let kernel = call.extents("kernel_shape", rank, 1)?;
     let mut window = Window::new(call, &kernel)?;
     if window.dilation != [1, 1] {
-        return Err(Refused::unsupported(format!("dilations {:?}", window.dilation)));
+        return Err(Refused::unsupported(format!(
+            "dilations {:?}",
+            window.dilation
+        )));
     }
     let image = network.image(&view, &name)?;
     let sizes = extents(network, &image);
@@ -245,7 +282,9 @@ pub(super) fn pool(network: &mut Network, call: &Call<'_>) -> Result<View, Refus
     let (image, padding) = match window.padding(sizes) {
         Some(padding) => (image, padding),
         // Zeros never win over what a rectifier gives.
-        None if is_max && is_rectified(network, &image) => bordered(network, &window, image, &name)?,
+        None if is_max && is_rectified(network, &image) => {
+            bordered(network, &window, image, &name)?
+        }
         None => return Err(Refused::unsupported(format!("pads {:?}", window.pads))),
     };
     if !is_max && padding == Padding::Same && call.int("count_include_pad", 0) != 0 {
@@ -256,19 +295,40 @@ pub(super) fn pool(network: &mut Network, call: &Call<'_>) -> Result<View, Refus
         strides: window.strides,
         padding,
     };
-    let layer = if is_max { Layer::MaxPool2D(pool) } else { Layer::AveragePool2D(pool) };
+    let layer = if is_max {
+        Layer::MaxPool2D(pool)
+    } else {
+        Layer::AveragePool2D(pool)
+    };
     let layer = network.emit(&name, layer, &[&image])?;
     Ok(View::image(layer, view.rank()))
 }
 
-/// Checks that rounding the output extents up adds no window.
+/// Adds the rows and columns that rounding the output extents up reads behind the image.
 fn round_up(window: &mut Window, sizes: [Option<usize>; 2]) -> Result<(), Refused> {
-    let pads = [window.pads.top + window.pads.bottom, window.pads.left + window.pads.right];
-    let whole = (0..2).all(|axis| {
+    let pads = [
+        window.pads.top + window.pads.bottom,
+        window.pads.left + window.pads.right,
+    ];
+    for axis in 0..2 {
         let room = sizes[axis].and_then(|n| (n + pads[axis]).checked_sub(window.kernel[axis]));
-        room.and_then(|room| room.checked_rem(window.strides[axis])) == Some(0)
-    });
-    if whole { Ok(()) } else { Err(Refused::unsupported("ceil_mode")) }
+        let over = room.and_then(|room| room.checked_rem(window.strides[axis]));
+        let over = over.ok_or_else(|| Refused::unsupported("ceil_mode on open extents"))?;
+        let more = if over == 0 {
+            0
+        } else {
+            window.strides[axis] - over
+        };
+        // A window that would begin behind the image is none.
+        let begins_outside = more >= window.kernel[axis];
+        let end = if axis == 0 {
+            &mut window.pads.bottom
+        } else {
+            &mut window.pads.right
+        };
+        *end += if begins_outside { 0 } else { more };
+    }
+    Ok(())
 }
 
 fn is_rectified(network: &Network, layer: &str) -> bool {
@@ -331,26 +391,43 @@ pub(super) fn pad(network: &mut Network, call: &Call<'_>) -> Result<View, Refuse
         && zero
         && view.axes == View::image(String::new(), 4).axes
     {
-        let pads = Pads { top: *top, bottom: *bottom, left: *left, right: *right };
+        let pads = Pads {
+            top: *top,
+            bottom: *bottom,
+            left: *left,
+            right: *right,
+        };
         let image = network.image(&view, &name)?;
         let layer = network.emit(&name, Layer::ZeroPadding2D(pads), &[&image])?;
         return Ok(View::image(layer, 4));
     }
-    Err(Refused::unsupported(format!("mode `{mode}`, value {value}, pads {pads:?}")))
+    Err(Refused::unsupported(format!(
+        "mode `{mode}`, value {value}, pads {pads:?}"
+    )))
 }
 
 /// `Resize` and `Upsample` by whole factors, nearest neighbour.
 pub(super) fn up_sample(network: &mut Network, call: &Call<'_>) -> Result<View, Refused> {
     let name = call.layer_name();
     let view = network.view(input(call)?, &name)?;
-    let place = if call.node.op_type == "Upsample" { 1 } else { 2 };
-    let scales = call.input(place).ok_or_else(|| Refused::unsupported("sizes"))?;
+    let place = if call.node.op_type == "Upsample" {
+        1
+    } else {
+        2
+    };
+    let scales = call
+        .input(place)
+        .ok_or_else(|| Refused::unsupported("sizes"))?;
     let scales = network.constant(scales)?.floats();
     let mode = call.text("mode");
     let transform = call.text("coordinate_transformation_mode");
     let is_nearest = matches!(mode.as_str(), "" | "nearest")
         && matches!(transform.as_str(), "" | "asymmetric" | "half_pixel");
-    let whole = |v: f32| (1_u16..=64).find(|n| f32::from(*n).to_bits() == v.to_bits()).map(usize::from);
+    let whole = |v: f32| {
+        (1_u16..=64)
+            .find(|n| f32::from(*n).to_bits() == v.to_bits())
+            .map(usize::from)
+    };
     if let [batch, channels, h, w] = scales.as_slice()
         && let (true, Some(1), Some(1)) = (is_nearest, whole(*batch), whole(*channels))
         && let (Some(h), Some(w)) = (whole(*h), whole(*w))
@@ -359,5 +436,7 @@ pub(super) fn up_sample(network: &mut Network, call: &Call<'_>) -> Result<View, 
         let layer = network.emit(&name, Layer::UpSampling2D { size: [h, w] }, &[&image])?;
         return Ok(View::image(layer, 4));
     }
-    Err(Refused::unsupported(format!("mode `{mode}`, `{transform}`, scales {scales:?}")))
+    Err(Refused::unsupported(format!(
+        "mode `{mode}`, `{transform}`, scales {scales:?}"
+    )))
 }

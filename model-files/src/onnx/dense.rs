@@ -29,7 +29,12 @@ pub(super) fn gemm(network: &mut Network, call: &Call<'_>) -> Result<View, Refus
             let all = match values.as_slice() {
                 [value] => vec![*value; units],
                 _ if values.len() == units => values,
-                _ => return Err(Refused::unsupported(format!("a bias of extents {:?}", constant.shape))),
+                _ => {
+                    return Err(Refused::unsupported(format!(
+                        "a bias of extents {:?}",
+                        constant.shape
+                    )));
+                }
             };
             Some(Array1::from_vec(all).mapv(|b| b * beta))
         }
@@ -44,12 +49,17 @@ pub(super) fn mat_mul(network: &mut Network, call: &Call<'_>) -> Result<View, Re
 }
 
 fn weights(network: &Network, call: &Call<'_>) -> Result<Array2<f32>, Refused> {
-    let name = call.input(1).ok_or_else(|| Refused::invalid("has no weights"))?;
+    let name = call
+        .input(1)
+        .ok_or_else(|| Refused::invalid("has no weights"))?;
     let constant = network.constant(name)?;
     match *constant.shape.as_slice() {
         [a, b] => Array2::from_shape_vec((a, b), constant.floats())
             .map_err(|e| Refused::invalid(e.to_string())),
-        _ => Err(Refused::unsupported(format!("weights of extents {:?}", constant.shape))),
+        _ => Err(Refused::unsupported(format!(
+            "weights of extents {:?}",
+            constant.shape
+        ))),
     }
 }
 
@@ -60,7 +70,9 @@ fn dense(
     bias: Option<Array1<f32>>,
 ) -> Result<View, Refused> {
     let name = call.layer_name();
-    let input = call.input(0).ok_or_else(|| Refused::invalid("has no input"))?;
+    let input = call
+        .input(0)
+        .ok_or_else(|| Refused::invalid("has no input"))?;
     let (layer, kernel, rank) = match network.get(input)?.clone() {
         Value::Flat(view) => {
             let (flat, kernel) = flattened(network, &view, kernel, &name)?;
@@ -87,7 +99,9 @@ fn flattened(
     kernel: Array2<f32>,
     name: &str,
 ) -> Result<(String, Array2<f32>), Refused> {
-    let extents: Option<Vec<usize>> = (1..view.rank()).map(|axis| network.extent(view, axis)).collect();
+    let extents: Option<Vec<usize>> = (1..view.rank())
+        .map(|axis| network.extent(view, axis))
+        .collect();
     let extents = extents.ok_or_else(|| Refused::unsupported("flattens open extents"))?;
     let ours: Option<Vec<usize>> = network.shape(&view.layer).into_iter().collect();
     let ours = ours.ok_or_else(|| Refused::unsupported("flattens open extents"))?;
@@ -102,14 +116,22 @@ fn flattened(
     }
     if stride != kernel.nrows() || ours.iter().product::<usize>() != stride {
         let rows = kernel.nrows();
-        return Err(Refused::invalid(format!("{rows} rows of weights for {stride} inputs")));
+        return Err(Refused::invalid(format!(
+            "{rows} rows of weights for {stride} inputs"
+        )));
     }
     let mut rows = vec![0_usize];
     for (extent, stride) in ours.iter().zip(&strides) {
         let bases = rows.iter();
-        rows = bases.flat_map(|base| (0..*extent).map(move |i| base + i * stride)).collect();
+        rows = bases
+            .flat_map(|base| (0..*extent).map(move |i| base + i * stride))
+            .collect();
     }
-    let kernel = if rows.is_sorted() { kernel } else { kernel.select(ndarray::Axis(0), &rows) };
+    let kernel = if rows.is_sorted() {
+        kernel
+    } else {
+        kernel.select(ndarray::Axis(0), &rows)
+    };
     if ours.len() == 1 {
         return Ok((view.layer.clone(), kernel));
     }

@@ -14,7 +14,9 @@ const CLOSE: f32 = 1e-4;
 
 /// Returns the view of the first input.
 fn first(network: &mut Network, call: &Call<'_>) -> Result<View, Refused> {
-    let name = call.input(0).ok_or_else(|| Refused::invalid("has no input"))?;
+    let name = call
+        .input(0)
+        .ok_or_else(|| Refused::invalid("has no input"))?;
     network.view(name, &call.layer_name())
 }
 
@@ -46,7 +48,10 @@ pub(super) fn clip(network: &mut Network, call: &Call<'_>) -> Result<Value, Refu
     }
     let view = first(network, call)?;
     let max_value = (max < f32::MAX).then_some(max);
-    let relu = ReLU { max_value, ..ReLU::default() };
+    let relu = ReLU {
+        max_value,
+        ..ReLU::default()
+    };
     let layer = network.emit(&call.layer_name(), Layer::ReLU(relu), &[&view.layer])?;
     Ok(Value::View(view.with(layer)))
 }
@@ -61,7 +66,9 @@ pub(super) fn leaky(network: &mut Network, call: &Call<'_>) -> Result<Value, Ref
 pub(super) fn prelu(network: &mut Network, call: &Call<'_>) -> Result<Value, Refused> {
     let view = first(network, call)?;
     let name = call.layer_name();
-    let slope = call.input(1).ok_or_else(|| Refused::invalid("has no slope"))?;
+    let slope = call
+        .input(1)
+        .ok_or_else(|| Refused::invalid("has no slope"))?;
     let slope = network.constant(slope)?.clone();
     let (view, slopes) = by_channel(network, &view, &slope, &name)?;
     let rank = network.shape(&view.layer).len();
@@ -77,7 +84,9 @@ pub(super) fn prelu(network: &mut Network, call: &Call<'_>) -> Result<Value, Ref
 
 /// `HardSwish`, `Gelu`, `Tanh` and others.
 pub(super) fn function(network: &mut Network, call: &Call<'_>) -> Result<Value, Refused> {
-    let name = call.input(0).ok_or_else(|| Refused::invalid("has no input"))?;
+    let name = call
+        .input(0)
+        .ok_or_else(|| Refused::invalid("has no input"))?;
     if let Value::Part(Part::ScaledInner, x) = network.get(name)?.clone()
         && call.node.op_type == "Tanh"
     {
@@ -93,7 +102,11 @@ pub(super) fn function(network: &mut Network, call: &Call<'_>) -> Result<Value, 
         "Softsign" => Activation::Softsign,
         "Exp" => Activation::Exponential,
         "Elu" if is_close(call.float("alpha", 1.0), 1.0) => Activation::Elu,
-        other => return Err(Refused::unsupported(format!("`{other}` with these attributes"))),
+        other => {
+            return Err(Refused::unsupported(format!(
+                "`{other}` with these attributes"
+            )));
+        }
     };
     activation(network, call, f)
 }
@@ -103,28 +116,45 @@ pub(super) fn sigmoid(network: &mut Network, call: &Call<'_>) -> Result<Value, R
     let x = first(network, call)?;
     let layer = Layer::Activation(Activation::Sigmoid);
     let layer = network.emit(&call.layer_name(), layer, &[&x.layer])?;
-    network.note_sigmoid(&layer, x.clone());
+    network.note_gate(&layer, x.clone(), Activation::Swish);
     Ok(Value::View(x.with(layer)))
 }
 
-/// `HardSigmoid`, as a part of HardSwish.
+/// `HardSigmoid`: `clip(alpha * x + beta, 0, 1)`; some are a part of `HardSwish`.
 pub(super) fn hard_sigmoid(network: &mut Network, call: &Call<'_>) -> Result<Value, Refused> {
     let (alpha, beta) = (call.float("alpha", 0.2), call.float("beta", 0.5));
-    let view = first(network, call)?;
-    if is_close(alpha, 1.0 / 6.0) && is_close(beta, 0.5) {
-        return Ok(Value::Part(Part::HardSigmoid, view));
-    }
     if is_close(alpha, 0.2) && is_close(beta, 0.5) {
         return activation(network, call, Activation::HardSigmoid);
     }
-    Err(Refused::unsupported(format!("alpha {alpha}, beta {beta}")))
+    let x = first(network, call)?;
+    let line = Rescaling {
+        scale: PerAxis::Tensor(alpha.into()),
+        offset: PerAxis::Tensor(beta.into()),
+    };
+    let clip = ReLU {
+        max_value: Some(1.0),
+        ..ReLU::default()
+    };
+    let name = call.layer_name();
+    let scaled = network.emit(
+        &format!("{name}_scale"),
+        Layer::Rescaling(line),
+        &[&x.layer],
+    )?;
+    let layer = network.emit(&name, Layer::ReLU(clip), &[&scaled])?;
+    if is_close(alpha, 1.0 / 6.0) && is_close(beta, 0.5) {
+        network.note_gate(&layer, x.clone(), Activation::HardSilu);
+    }
+    Ok(Value::View(x.with(layer)))
 }
 
 /// `Erf`, as a part of gelu.
 pub(super) fn erf(network: &mut Network, call: &Call<'_>) -> Result<Value, Refused> {
     let view = first(network, call)?;
     match network.scaled(&view) {
-        Some((x, k)) if is_close(*k, std::f32::consts::FRAC_1_SQRT_2) => Ok(Value::Part(Part::Erf, x.clone())),
+        Some((x, k)) if is_close(*k, std::f32::consts::FRAC_1_SQRT_2) => {
+            Ok(Value::Part(Part::Erf, x.clone()))
+        }
         _ => Err(Refused::unsupported("outside a gelu")),
     }
 }
@@ -132,8 +162,14 @@ pub(super) fn erf(network: &mut Network, call: &Call<'_>) -> Result<Value, Refus
 /// `Pow`, as a part of gelu.
 pub(super) fn pow(network: &mut Network, call: &Call<'_>) -> Result<Value, Refused> {
     let view = first(network, call)?;
-    let exponent = call.input(1).ok_or_else(|| Refused::invalid("has no exponent"))?;
-    if network.constant(exponent)?.scalar().is_some_and(|e| is_close(e, 3.0)) {
+    let exponent = call
+        .input(1)
+        .ok_or_else(|| Refused::invalid("has no exponent"))?;
+    if network
+        .constant(exponent)?
+        .scalar()
+        .is_some_and(|e| is_close(e, 3.0))
+    {
         return Ok(Value::Part(Part::Cube, view));
     }
     Err(Refused::unsupported("other powers than the cube of a gelu"))
@@ -144,7 +180,11 @@ pub(super) fn softmax(network: &mut Network, call: &Call<'_>) -> Result<Value, R
     let view = first(network, call)?;
     let rank = view.rank();
     let axis = call.int("axis", if call.opset < 13 { 1 } else { -1 });
-    let axis = if axis < 0 { axis + i64::try_from(rank).unwrap_or(0) } else { axis };
+    let axis = if axis < 0 {
+        axis + i64::try_from(rank).unwrap_or(0)
+    } else {
+        axis
+    };
     let axis = usize::try_from(axis).unwrap_or(usize::MAX);
     if call.opset < 13 && axis + 1 != rank {
         return Err(Refused::unsupported("over several axes"));
@@ -162,11 +202,19 @@ pub(super) fn batch_norm(network: &mut Network, call: &Call<'_>) -> Result<Value
     let view = first(network, call)?;
     let name = call.layer_name();
     let (layer, view) = match view.rank() {
-        2 => (network.natural(&view, &name)?, View::natural(String::new(), 2)),
-        rank => (network.image(&view, &name)?, View::image(String::new(), rank)),
+        2 => (
+            network.natural(&view, &name)?,
+            View::natural(String::new(), 2),
+        ),
+        rank => (
+            network.image(&view, &name)?,
+            View::image(String::new(), rank),
+        ),
     };
     let vector = |index: usize| -> Result<Array1<f32>, Refused> {
-        let input = call.input(index).ok_or_else(|| Refused::invalid("has too few inputs"))?;
+        let input = call
+            .input(index)
+            .ok_or_else(|| Refused::invalid("has too few inputs"))?;
         Ok(Array1::from_vec(network.constant(input)?.floats()))
     };
     let norm = BatchNormalization {
@@ -189,7 +237,9 @@ pub(super) fn binary(network: &mut Network, call: &Call<'_>) -> Result<Value, Re
     let op = call.node.op_type.as_str();
     match (network.get(a)?.clone(), network.get(b)?.clone()) {
         (Value::Unknown, _) | (_, Value::Unknown) => Err(Refused::Silent),
-        (Value::Constant(x), Value::Constant(y)) => super::shapes::arithmetic(op, &x, &y).map(Value::Constant),
+        (Value::Constant(x), Value::Constant(y)) => {
+            super::shapes::arithmetic(op, &x, &y).map(Value::Constant)
+        }
         (Value::Part(part, x), Value::Constant(k)) => constant_part(op, part, x, &k),
         (Value::Constant(k), Value::Part(part, x)) if matches!(op, "Add" | "Mul") => {
             constant_part(op, part, x, &k)
@@ -198,15 +248,19 @@ pub(super) fn binary(network: &mut Network, call: &Call<'_>) -> Result<Value, Re
         (Value::Constant(k), _) => match op {
             "Add" | "Mul" => with_constant(network, call, b, &k, op),
             "Sub" => with_constant(network, call, b, &k, "SubFrom"),
-            other => Err(Refused::unsupported(format!("`{other}` of a constant by a tensor"))),
+            other => Err(Refused::unsupported(format!(
+                "`{other}` of a constant by a tensor"
+            ))),
         },
         (Value::Part(part, x), Value::View(y)) | (Value::View(y), Value::Part(part, x)) => {
             joined_part(network, call, part, &x, &y)
         }
-        (Value::Part(part, _), _) | (_, Value::Part(part, _)) => {
-            Err(Refused::unsupported(format!("takes a part of an activation, {part:?}")))
+        (Value::Part(part, _), _) | (_, Value::Part(part, _)) => Err(Refused::unsupported(
+            format!("takes a part of an activation, {part:?}"),
+        )),
+        (Value::View(_) | Value::Flat(_), Value::View(_) | Value::Flat(_)) => {
+            tensors(network, call, a, b)
         }
-        (Value::View(_) | Value::Flat(_), Value::View(_) | Value::Flat(_)) => tensors(network, call, a, b),
     }
 }
 
@@ -216,16 +270,24 @@ fn tensors(network: &mut Network, call: &Call<'_>, a: &str, b: &str) -> Result<V
     let (x, y) = (network.view(a, &name)?, network.view(b, &name)?);
     if op == "Mul" {
         for (x, y) in [(&x, &y), (&y, &x)] {
-            if network.sigmoid_of(y) == Some(x) {
-                let layer = Layer::Activation(Activation::Swish);
+            if let Some((_, whole)) = network.gate_of(y).filter(|(of, _)| of == x) {
+                let layer = Layer::Activation(*whole);
                 let layer = network.emit(&name, layer, &[&x.layer])?;
                 return Ok(Value::View(x.with(layer)));
             }
         }
     }
     let (x, y, view) = aligned(network, &x, &y, &name)?;
-    if network.shape(&x) != network.shape(&y) {
-        let (x, y) = (network.shape(&x), network.shape(&y));
+    let (of_x, of_y) = (network.shape(&x), network.shape(&y));
+    let is_one = |n: &Option<usize>| *n == Some(1);
+    let stretches = of_x.len() == of_y.len()
+        && of_x
+            .iter()
+            .zip(&of_y)
+            .all(|(a, b)| a == b || is_one(a) || is_one(b));
+    // An Add that is quantized takes tensors of the same extents.
+    if of_x != of_y && (op == "Add" || !stretches) {
+        let (x, y) = (of_x, of_y);
         return Err(Refused::unsupported(format!("broadcasts {x:?} and {y:?}")));
     }
     let layer = match op {
@@ -293,11 +355,17 @@ fn with_constant(
 
 /// Makes a constant the bias of the layer before, if it can have one.
 fn becomes_bias(network: &mut Network, view: &View, values: &PerAxis<f32>) -> bool {
-    let n = network.shape(&view.layer).last().copied().flatten().unwrap_or(0);
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the layers with a bias are named")]
+    let n = network
+        .shape(&view.layer)
+        .last()
+        .copied()
+        .flatten()
+        .unwrap_or(0);
     let bias = match network.layer_mut(&view.layer) {
         Some(Layer::Conv2D(conv)) => &mut conv.bias,
-        Some(Layer::DepthwiseConv2D(conv) | Layer::DepthwiseConv2DTranspose(conv)) => &mut conv.bias,
+        Some(Layer::DepthwiseConv2D(conv) | Layer::DepthwiseConv2DTranspose(conv)) => {
+            &mut conv.bias
+        }
         Some(Layer::Conv2DTranspose(conv)) => &mut conv.bias,
         Some(Layer::Dense(dense)) => &mut dense.bias,
         _ => return false,
@@ -322,9 +390,17 @@ fn by_channel(
     }
     let rank = view.rank();
     let (length, shape) = (values.len(), &constant.shape);
-    let refused = || Refused::unsupported(format!("a constant of extents {shape:?} for {rank} axes"));
-    let from_end = shape.iter().rev().position(|n| *n == length).ok_or_else(refused)?;
-    let axis = rank.checked_sub(from_end + 1).filter(|axis| *axis > 0).ok_or_else(refused)?;
+    let refused =
+        || Refused::unsupported(format!("a constant of extents {shape:?} for {rank} axes"));
+    let from_end = shape
+        .iter()
+        .rev()
+        .position(|n| *n == length)
+        .ok_or_else(refused)?;
+    let axis = rank
+        .checked_sub(from_end + 1)
+        .filter(|axis| *axis > 0)
+        .ok_or_else(refused)?;
     if network.extent(view, axis) != Some(length) {
         return Err(refused());
     }
@@ -345,7 +421,9 @@ fn by_channel(
 /// A part of an activation and a constant.
 fn constant_part(op: &str, part: Part, x: View, k: &Constant) -> Result<Value, Refused> {
     let Some(k) = k.scalar() else {
-        return Err(Refused::unsupported("a part of an activation with a vector"));
+        return Err(Refused::unsupported(
+            "a part of an activation with a vector",
+        ));
     };
     let next = match (op, part) {
         ("Add", Part::Erf) if is_close(k, 1.0) => Part::OnePlus { approximate: false },
@@ -359,7 +437,11 @@ fn constant_part(op: &str, part: Part, x: View, k: &Constant) -> Result<Value, R
         ("Div", Part::TimesOnePlus { approximate }) if is_close(k, 2.0) => {
             Part::Whole(Activation::Gelu { approximate })
         }
-        _ => return Err(Refused::unsupported(format!("`{op}` of {k} and a part of an activation, {part:?}"))),
+        _ => {
+            return Err(Refused::unsupported(format!(
+                "`{op}` of {k} and a part of an activation, {part:?}"
+            )));
+        }
     };
     Ok(Value::Part(next, x))
 }
@@ -373,17 +455,22 @@ fn joined_part(
     y: &View,
 ) -> Result<Value, Refused> {
     let is_x = x == y;
-    let is_half = network.scaled(y).is_some_and(|(of, k)| of == x && is_close(*k, 0.5));
+    let is_half = network
+        .scaled(y)
+        .is_some_and(|(of, k)| of == x && is_close(*k, 0.5));
     let whole = |f| Ok(Value::Part(Part::Whole(f), x.clone()));
     match (call.node.op_type.as_str(), part) {
-        ("Mul", Part::OnePlus { approximate }) if is_half => whole(Activation::Gelu { approximate }),
+        ("Mul", Part::OnePlus { approximate }) if is_half => {
+            whole(Activation::Gelu { approximate })
+        }
         ("Mul", Part::Half { approximate }) if is_x => whole(Activation::Gelu { approximate }),
-        ("Mul", Part::HardSigmoid) if is_x => whole(Activation::HardSilu),
         ("Mul", Part::OnePlus { approximate }) if is_x => {
             Ok(Value::Part(Part::TimesOnePlus { approximate }, x.clone()))
         }
         ("Add", Part::ScaledCube) if is_x => Ok(Value::Part(Part::Inner, x.clone())),
-        (op, _) => Err(Refused::unsupported(format!("`{op}` of a part of an activation, {part:?}"))),
+        (op, _) => Err(Refused::unsupported(format!(
+            "`{op}` of a part of an activation, {part:?}"
+        ))),
     }
 }
 

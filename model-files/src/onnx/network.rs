@@ -35,8 +35,6 @@ pub(super) enum Value {
 /// A function of `x` that is part of an activation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Part {
-    /// `clip(x + 3, 0, 6) / 6`.
-    HardSigmoid,
     /// `erf(x / sqrt 2)`.
     Erf,
     /// `x^3`.
@@ -71,8 +69,8 @@ pub(super) struct Network {
     values: BTreeMap<String, Value>,
     /// `x * k`: what a scaled layer scales.
     scaled: BTreeMap<String, (View, f32)>,
-    /// `sigmoid(x)`: what a layer is the sigmoid of.
-    sigmoids: BTreeMap<String, View>,
+    /// `g(x)`: what a layer is a gate of, and the activation `x * g(x)`.
+    gates: BTreeMap<String, (View, Activation)>,
     /// How many values each layer is.
     n_values: BTreeMap<String, usize>,
     /// How many nodes and outputs take each value.
@@ -92,7 +90,11 @@ impl View {
 
     /// Returns the view of an image layer: `[batch, channels, height, width]`, or without the height.
     pub(super) fn image(layer: String, rank: usize) -> Self {
-        let axes = if rank == 3 { vec![0, 3, 2] } else { vec![0, 3, 1, 2] };
+        let axes = if rank == 3 {
+            vec![0, 3, 2]
+        } else {
+            vec![0, 3, 1, 2]
+        };
         Self {
             layer,
             axes: axes.into_iter().map(Some).collect(),
@@ -124,7 +126,7 @@ impl Network {
             n_names: BTreeMap::new(),
             values: BTreeMap::new(),
             scaled: BTreeMap::new(),
-            sigmoids: BTreeMap::new(),
+            gates: BTreeMap::new(),
             n_values: BTreeMap::new(),
             n_uses: BTreeMap::new(),
             batch: None,
@@ -161,7 +163,12 @@ impl Network {
     }
 
     /// Adds a layer and returns its name.
-    pub(super) fn emit(&mut self, name: &str, layer: Layer, inputs: &[&str]) -> Result<String, Refused> {
+    pub(super) fn emit(
+        &mut self,
+        name: &str,
+        layer: Layer,
+        inputs: &[&str],
+    ) -> Result<String, Refused> {
         let mut unique = name.to_owned();
         while self.shapes.contains_key(&unique) {
             let n = self.n_names.entry(name.to_owned()).or_default();
@@ -169,9 +176,11 @@ impl Network {
             unique = format!("{name}_{n}");
         }
         let shapes: Vec<&Shape> = inputs.iter().filter_map(|i| self.shapes.get(*i)).collect();
-        let shape = infer_shape(&unique, &layer, &shapes).map_err(|e| Refused::invalid(e.to_string()))?;
+        let shape =
+            infer_shape(&unique, &layer, &shapes).map_err(|e| Refused::invalid(e.to_string()))?;
         self.shapes.insert(unique.clone(), shape);
-        self.positions.insert(unique.clone(), self.draft.nodes.len());
+        self.positions
+            .insert(unique.clone(), self.draft.nodes.len());
         self.draft.nodes.push(DraftNode {
             name: unique.clone(),
             layer,
@@ -189,7 +198,11 @@ impl Network {
     pub(super) fn extent(&self, view: &View, axis: usize) -> Option<usize> {
         match view.axes.get(axis)? {
             None => Some(1),
-            Some(ours) => self.shape(&view.layer).get(ours.checked_sub(1)?).copied().flatten(),
+            Some(ours) => self
+                .shape(&view.layer)
+                .get(ours.checked_sub(1)?)
+                .copied()
+                .flatten(),
         }
     }
 
@@ -203,13 +216,20 @@ impl Network {
                 Ok(View::natural(flat, 2))
             }
             Value::Unknown => Err(Refused::Silent),
-            Value::Part(part, _) => Err(Refused::unsupported(format!("takes a part of an activation, {part:?}"))),
+            Value::Part(part, _) => Err(Refused::unsupported(format!(
+                "takes a part of an activation, {part:?}"
+            ))),
             Value::Constant(_) => Err(Refused::unsupported(format!("`{name}` is a constant"))),
         }
     }
 
     /// Returns a layer whose axes are the ONNX axes in `order`, the batch first.
-    pub(super) fn realize(&mut self, view: &View, order: &[usize], at: &str) -> Result<String, Refused> {
+    pub(super) fn realize(
+        &mut self,
+        view: &View,
+        order: &[usize],
+        at: &str,
+    ) -> Result<String, Refused> {
         let shape = self.shape(&view.layer);
         let rank = shape.len() + 1;
         let wanted: Vec<usize> = order.iter().filter_map(|axis| view.axes[*axis]).collect();
@@ -225,16 +245,25 @@ impl Network {
             let dims = perm[1..].to_vec();
             layer = self.emit(&format!("{at}_permute"), Layer::Permute { dims }, &[&layer])?;
         }
-        let extents: Vec<Option<usize>> = order[1..].iter().map(|axis| self.extent(view, *axis)).collect();
+        let extents: Vec<Option<usize>> = order[1..]
+            .iter()
+            .map(|axis| self.extent(view, *axis))
+            .collect();
         if self.shape(&layer) == extents {
             return Ok(layer);
         }
         if extents.iter().filter(|n| n.is_none()).count() > 1 {
             return Err(Refused::unsupported("reshapes several open extents"));
         }
-        let target = extents.iter().map(|n| n.map_or(-1, |n| isize::try_from(n).unwrap_or(isize::MAX)));
+        let target = extents
+            .iter()
+            .map(|n| n.map_or(-1, |n| isize::try_from(n).unwrap_or(isize::MAX)));
         let target_shape = target.collect();
-        self.emit(&format!("{at}_reshape"), Layer::Reshape { target_shape }, &[&layer])
+        self.emit(
+            &format!("{at}_reshape"),
+            Layer::Reshape { target_shape },
+            &[&layer],
+        )
     }
 
     /// Returns a layer with the ONNX axes in their order.
@@ -254,11 +283,18 @@ impl Network {
                 }
                 let [length, channels] = [2, 1].map(|axis| self.extent(view, axis));
                 let sequence = self.realize(view, &[0, 2, 1], at)?;
-                let fixed = |n: Option<usize>| n.map_or(-1, |n| isize::try_from(n).unwrap_or(isize::MAX));
+                let fixed =
+                    |n: Option<usize>| n.map_or(-1, |n| isize::try_from(n).unwrap_or(isize::MAX));
                 let target_shape = vec![1, fixed(length), fixed(channels)];
-                self.emit(&format!("{at}_image"), Layer::Reshape { target_shape }, &[&sequence])
+                self.emit(
+                    &format!("{at}_image"),
+                    Layer::Reshape { target_shape },
+                    &[&sequence],
+                )
             }
-            rank => Err(Refused::unsupported(format!("takes {rank} axes, not an image or a sequence"))),
+            rank => Err(Refused::unsupported(format!(
+                "takes {rank} axes, not an image or a sequence"
+            ))),
         }
     }
 
@@ -281,16 +317,20 @@ impl Network {
 
     /// Returns what `view` scales, and by what.
     pub(super) fn scaled(&self, view: &View) -> Option<&(View, f32)> {
-        self.scaled.get(&view.layer).filter(|(x, _)| x.axes == view.axes)
+        self.scaled
+            .get(&view.layer)
+            .filter(|(x, _)| x.axes == view.axes)
     }
 
-    /// Notes that `layer` is the sigmoid of `view`.
-    pub(super) fn note_sigmoid(&mut self, layer: &str, view: View) {
-        self.sigmoids.insert(layer.to_owned(), view);
+    /// Notes that `view` times `layer` is the activation `whole` of `view`.
+    pub(super) fn note_gate(&mut self, layer: &str, view: View, whole: Activation) {
+        self.gates.insert(layer.to_owned(), (view, whole));
     }
 
-    /// Returns what `view` is the sigmoid of.
-    pub(super) fn sigmoid_of(&self, view: &View) -> Option<&View> {
-        self.sigmoids.get(&view.layer).filter(|x| x.axes == view.axes)
+    /// Returns what `view` is a gate of, and the activation that their product is.
+    pub(super) fn gate_of(&self, view: &View) -> Option<&(View, Activation)> {
+        self.gates
+            .get(&view.layer)
+            .filter(|(x, _)| x.axes == view.axes)
     }
 }

@@ -152,6 +152,10 @@ impl Tensor {
     /// Returns the entries that say where external data is.
     pub(super) fn external(&self) -> Option<BTreeMap<&str, &str>> {
         let entries = self.external_data.iter();
-        (self.data_location == 1).then(|| entries.map(|e| (e.key.as_str(), e.value.as_str())).collect())
+        (self.data_location == 1).then(|| {
+            entries
+                .map(|e| (e.key.as_str(), e.value.as_str()))
+                .collect()
+        })
     }
 }

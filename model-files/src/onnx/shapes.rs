@@ -8,13 +8,18 @@ use super::network::{Network, Value, View};
 use super::refused::Refused;
 
 fn input<'a>(call: &Call<'a>) -> Result<&'a str, Refused> {
-    call.input(0).ok_or_else(|| Refused::invalid("has no input"))
+    call.input(0)
+        .ok_or_else(|| Refused::invalid("has no input"))
 }
 
 /// Returns an axis counted from the front.
 fn axis_of(axis: i64, rank: usize) -> Result<usize, Refused> {
     let signed = i64::try_from(rank).unwrap_or(i64::MAX);
-    let from_front = if axis < 0 { axis.saturating_add(signed) } else { axis };
+    let from_front = if axis < 0 {
+        axis.saturating_add(signed)
+    } else {
+        axis
+    };
     usize::try_from(from_front)
         .ok()
         .filter(|axis| *axis < rank)
@@ -27,7 +32,8 @@ fn axes(network: &Network, call: &Call<'_>) -> Result<Option<Vec<i64>>, Refused>
         Some(name) => {
             let constant = network.constant(name)?;
             let axes = constant.as_integers().map(<[i64]>::to_vec);
-            axes.map(Some).ok_or_else(|| Refused::invalid("axes that are no integers"))
+            axes.map(Some)
+                .ok_or_else(|| Refused::invalid("axes that are no integers"))
         }
         None => Ok(call.ints("axes").map(<[i64]>::to_vec)),
     }
@@ -39,7 +45,10 @@ pub(super) fn transpose(network: &mut Network, call: &Call<'_>) -> Result<Value,
     let rank = view.rank();
     let perm = match call.ints("perm") {
         None => (0..rank).rev().collect(),
-        Some(perm) => perm.iter().map(|axis| axis_of(*axis, rank)).collect::<Result<Vec<usize>, _>>()?,
+        Some(perm) => perm
+            .iter()
+            .map(|axis| axis_of(*axis, rank))
+            .collect::<Result<Vec<usize>, _>>()?,
     };
     let mut sorted = perm.clone();
     sorted.sort_unstable();
@@ -79,7 +88,9 @@ fn flat(network: &Network, view: View) -> Value {
 pub(super) fn reshape(network: &mut Network, call: &Call<'_>) -> Result<Value, Refused> {
     let name = call.layer_name();
     let source = network.get(input(call)?)?.clone();
-    let target = call.input(1).ok_or_else(|| Refused::unsupported("a shape as an attribute"))?;
+    let target = call
+        .input(1)
+        .ok_or_else(|| Refused::unsupported("a shape as an attribute"))?;
     let target = network.constant(target)?.as_integers().map(<[i64]>::to_vec);
     let target = target.ok_or_else(|| Refused::invalid("a shape that is no integers"))?;
     if let Value::Constant(constant) = source {
@@ -93,16 +104,28 @@ pub(super) fn reshape(network: &mut Network, call: &Call<'_>) -> Result<Value, R
         return Ok(Value::Flat(view.clone()));
     }
     let view = network.view(input(call)?, &name)?;
-    let extents: Vec<Option<usize>> = (1..view.rank()).map(|axis| network.extent(&view, axis)).collect();
-    let total = extents.iter().try_fold(1_usize, |n, e| e.map(|e| n.saturating_mul(e)));
+    let extents: Vec<Option<usize>> = (1..view.rank())
+        .map(|axis| network.extent(&view, axis))
+        .collect();
+    let total = extents
+        .iter()
+        .try_fold(1_usize, |n, e| e.map(|e| n.saturating_mul(e)));
     let items = resolved(items, &extents, total)?;
     let keeps_batch = match *batch {
         BATCH | 0 => true,
-        -1 => items.iter().try_fold(1_usize, |n, e| e.map(|e| n.saturating_mul(e))) == total && total.is_some(),
+        -1 => {
+            items
+                .iter()
+                .try_fold(1_usize, |n, e| e.map(|e| n.saturating_mul(e)))
+                == total
+                && total.is_some()
+        }
         n => usize::try_from(n).is_ok_and(|n| network.batch == Some(n)),
     };
     if !keeps_batch {
-        return Err(Refused::unsupported(format!("to {target:?}, which moves the batch")));
+        return Err(Refused::unsupported(format!(
+            "to {target:?}, which moves the batch"
+        )));
     }
     if is_flat {
         return Ok(flat(network, view));
@@ -133,14 +156,19 @@ fn resolved(
             n => Some(usize::try_from(n).map_err(|_| Refused::invalid(format!("to {target:?}")))?),
         });
     }
-    let known: usize = items.iter().flatten().fold(1_usize, |n, e| n.saturating_mul(*e));
+    let known: usize = items
+        .iter()
+        .flatten()
+        .fold(1_usize, |n, e| n.saturating_mul(*e));
     if let (Some(total), 1) = (total, items.iter().filter(|n| n.is_none()).count())
         && let Some(open) = items.iter_mut().find(|n| n.is_none())
     {
         *open = total.checked_div(known);
     }
     if items.iter().filter(|n| n.is_none()).count() > 1 {
-        return Err(Refused::unsupported(format!("to {target:?}: several open extents")));
+        return Err(Refused::unsupported(format!(
+            "to {target:?}: several open extents"
+        )));
     }
     Ok(items)
 }
@@ -152,7 +180,10 @@ fn same_but_units(
     items: &[Option<usize>],
 ) -> Option<Vec<Option<usize>>> {
     let is_unit = |n: &Option<usize>| *n == Some(1);
-    let real = extents.iter().zip(&view.axes[1..]).filter(|(n, _)| !is_unit(n));
+    let real = extents
+        .iter()
+        .zip(&view.axes[1..])
+        .filter(|(n, _)| !is_unit(n));
     let mut real = real.peekable();
     let mut axes = vec![view.axes[0]];
     for item in items {
@@ -189,13 +220,25 @@ pub(super) fn squeeze(network: &mut Network, call: &Call<'_>) -> Result<Value, R
     let view = network.view(input(call)?, &call.layer_name())?;
     let rank = view.rank();
     let dropped = match axes {
-        Some(axes) => axes.iter().map(|a| axis_of(*a, rank)).collect::<Result<Vec<usize>, _>>()?,
-        None => (1..rank).filter(|axis| network.extent(&view, *axis) == Some(1)).collect(),
+        Some(axes) => axes
+            .iter()
+            .map(|a| axis_of(*a, rank))
+            .collect::<Result<Vec<usize>, _>>()?,
+        None => (1..rank)
+            .filter(|axis| network.extent(&view, *axis) == Some(1))
+            .collect(),
     };
-    if dropped.iter().any(|axis| *axis == 0 || network.extent(&view, *axis) != Some(1)) {
+    if dropped
+        .iter()
+        .any(|axis| *axis == 0 || network.extent(&view, *axis) != Some(1))
+    {
         return Err(Refused::unsupported(format!("axes {dropped:?}")));
     }
-    let kept = view.axes.iter().enumerate().filter(|(axis, _)| !dropped.contains(axis));
+    let kept = view
+        .axes
+        .iter()
+        .enumerate()
+        .filter(|(axis, _)| !dropped.contains(axis));
     let axes = kept.map(|(_, ours)| *ours).collect();
     Ok(Value::View(View { axes, ..view }))
 }
@@ -207,18 +250,30 @@ pub(super) fn unsqueeze(network: &mut Network, call: &Call<'_>) -> Result<Value,
         let mut shape = constant.shape.clone();
         shape.extend(std::iter::repeat_n(1, axes.len()));
         return match shape.iter().filter(|n| **n != 1).count() {
-            0 => Ok(Value::Constant(Constant { shape: vec![1], ..constant })),
+            0 => Ok(Value::Constant(Constant {
+                shape: vec![1],
+                ..constant
+            })),
             _ => Err(Refused::unsupported("a constant")),
         };
     }
     let view = network.view(input(call)?, &call.layer_name())?;
     let rank = view.rank() + axes.len();
-    let added = axes.iter().map(|a| axis_of(*a, rank)).collect::<Result<Vec<usize>, _>>()?;
+    let added = axes
+        .iter()
+        .map(|a| axis_of(*a, rank))
+        .collect::<Result<Vec<usize>, _>>()?;
     if added.contains(&0) {
         return Err(Refused::unsupported("before the batch"));
     }
     let mut ours = view.axes.iter();
-    let axes = (0..rank).map(|axis| if added.contains(&axis) { None } else { ours.next().copied().flatten() });
+    let axes = (0..rank).map(|axis| {
+        if added.contains(&axis) {
+            None
+        } else {
+            ours.next().copied().flatten()
+        }
+    });
     let axes = axes.collect();
     Ok(Value::View(View { axes, ..view }))
 }
@@ -227,14 +282,31 @@ pub(super) fn unsqueeze(network: &mut Network, call: &Call<'_>) -> Result<Value,
 pub(super) fn concat(network: &mut Network, call: &Call<'_>) -> Result<Value, Refused> {
     let name = call.layer_name();
     let inputs = &call.node.input;
-    let constants: Result<Vec<Constant>, Refused> = inputs.iter().map(|i| network.constant(i).cloned()).collect();
+    let constants: Result<Vec<Constant>, Refused> = inputs
+        .iter()
+        .map(|i| network.constant(i).cloned())
+        .collect();
     if let Ok(constants) = constants {
-        let integers: Option<Vec<Vec<i64>>> = constants.iter().map(|c| c.as_integers().map(<[i64]>::to_vec)).collect();
-        let all = integers.ok_or_else(|| Refused::unsupported("float constants"))?.concat();
+        let integers: Option<Vec<Vec<i64>>> = constants
+            .iter()
+            .map(|c| c.as_integers().map(<[i64]>::to_vec))
+            .collect();
+        let all = integers
+            .ok_or_else(|| Refused::unsupported("float constants"))?
+            .concat();
         return Ok(Value::Constant(Constant::integers(all)));
     }
-    let views: Vec<View> = inputs.iter().map(|i| network.view(i, &name)).collect::<Result<_, _>>()?;
-    let first = views.first().ok_or_else(|| Refused::invalid("has no input"))?.clone();
+    if let [only] = inputs.as_slice() {
+        return network.view(only, &name).map(Value::View);
+    }
+    let views: Vec<View> = inputs
+        .iter()
+        .map(|i| network.view(i, &name))
+        .collect::<Result<_, _>>()?;
+    let first = views
+        .first()
+        .ok_or_else(|| Refused::invalid("has no input"))?
+        .clone();
     let axis = axis_of(call.int("axis", 0), first.rank())?;
     let mut view = first.clone();
     let mut layers = Vec::with_capacity(views.len());
@@ -267,23 +339,34 @@ pub(super) fn reduce_mean(network: &mut Network, call: &Call<'_>) -> Result<Valu
     let view = network.view(input(call)?, &name)?;
     let rank = view.rank();
     let axes = axes(network, call)?.ok_or_else(|| Refused::unsupported("over all axes"))?;
-    let axes = axes.iter().map(|a| axis_of(*a, rank)).collect::<Result<Vec<usize>, _>>()?;
+    let axes = axes
+        .iter()
+        .map(|a| axis_of(*a, rank))
+        .collect::<Result<Vec<usize>, _>>()?;
     let last = network.shape(&view.layer).len();
     let mut ours: Vec<usize> = axes.iter().filter_map(|axis| view.axes[*axis]).collect();
     ours.sort_unstable();
     // What is left besides the batch is our last axis, the channels.
-    if last != 3 || (ours != [1, 2] && !(rank == 3 && ours == [2] && network.shape(&view.layer)[0] == Some(1))) {
+    if last != 3
+        || (ours != [1, 2]
+            && !(rank == 3 && ours == [2] && network.shape(&view.layer)[0] == Some(1)))
+    {
         return Err(Refused::unsupported(format!("over axes {axes:?}")));
     }
-    let pool = Layer::GlobalAveragePooling2D(float_model::GlobalAveragePooling2D { keepdims: false });
+    let pool =
+        Layer::GlobalAveragePooling2D(float_model::GlobalAveragePooling2D { keepdims: false });
     let layer = network.emit(&name, pool, &[&view.layer])?;
     let keeps = call.int("keepdims", 1) != 0;
-    let new_axes = view.axes.iter().enumerate().filter_map(|(axis, ours)| match ours {
-        _ if axes.contains(&axis) => keeps.then_some(None),
-        Some(0) => Some(Some(0)),
-        Some(_) => Some(Some(1)),
-        None => Some(None),
-    });
+    let new_axes = view
+        .axes
+        .iter()
+        .enumerate()
+        .filter_map(|(axis, ours)| match ours {
+            _ if axes.contains(&axis) => keeps.then_some(None),
+            Some(0) => Some(Some(0)),
+            Some(_) => Some(Some(1)),
+            None => Some(None),
+        });
     let axes = new_axes.collect();
     Ok(Value::View(View { layer, axes }))
 }
@@ -299,7 +382,11 @@ pub(super) fn shape(network: &mut Network, call: &Call<'_>) -> Result<Value, Ref
     }
     let bound = |name: &str, default: usize| -> usize {
         let given = call.ints(name).is_some() || call.int(name, i64::MAX) != i64::MAX;
-        if given { axis_of(call.int(name, 0), view.rank() + 1).unwrap_or(default) } else { default }
+        if given {
+            axis_of(call.int(name, 0), view.rank() + 1).unwrap_or(default)
+        } else {
+            default
+        }
     };
     let (start, end) = (bound("start", 0), bound("end", view.rank()));
     let part = extents.get(start..end).unwrap_or_default().to_vec();
@@ -309,26 +396,43 @@ pub(super) fn shape(network: &mut Network, call: &Call<'_>) -> Result<Value, Ref
 /// `Gather` and `Slice` of a shape.
 pub(super) fn part_of_shape(network: &mut Network, call: &Call<'_>) -> Result<Value, Refused> {
     let constant = network.constant(input(call)?)?.clone();
-    let values = constant.as_integers().ok_or_else(|| Refused::unsupported("of floats"))?;
+    let values = constant
+        .as_integers()
+        .ok_or_else(|| Refused::unsupported("of floats"))?;
     let at = |v: i64| axis_of(v, values.len());
     let integers = |index: usize| -> Result<Vec<i64>, Refused> {
-        let name = call.input(index).ok_or_else(|| Refused::unsupported("without indices"))?;
+        let name = call
+            .input(index)
+            .ok_or_else(|| Refused::unsupported("without indices"))?;
         let constant = network.constant(name)?;
         Ok(constant.as_integers().unwrap_or_default().to_vec())
     };
     if call.node.op_type == "Gather" {
-        let name = call.input(1).ok_or_else(|| Refused::invalid("has no indices"))?;
+        let name = call
+            .input(1)
+            .ok_or_else(|| Refused::invalid("has no indices"))?;
         let shape = network.constant(name)?.shape.clone();
-        let picked = integers(1)?.iter().map(|i| at(*i).map(|i| values[i])).collect::<Result<_, _>>()?;
-        return Ok(Value::Constant(Constant { shape, data: Data::Integers(picked) }));
+        let picked = integers(1)?
+            .iter()
+            .map(|i| at(*i).map(|i| values[i]))
+            .collect::<Result<_, _>>()?;
+        return Ok(Value::Constant(Constant {
+            shape,
+            data: Data::Integers(picked),
+        }));
     }
     let (starts, ends) = (integers(1)?, integers(2)?);
     let ([start], [end]) = (starts.as_slice(), ends.as_slice()) else {
         return Err(Refused::unsupported("of several axes"));
     };
     let len = i64::try_from(values.len()).unwrap_or(i64::MAX);
-    let place = |v: i64| usize::try_from(if v < 0 { v.saturating_add(len) } else { v }.clamp(0, len)).unwrap_or(0);
-    let picked = values.get(place(*start)..place(*end)).unwrap_or_default().to_vec();
+    let place = |v: i64| {
+        usize::try_from(if v < 0 { v.saturating_add(len) } else { v }.clamp(0, len)).unwrap_or(0)
+    };
+    let picked = values
+        .get(place(*start)..place(*end))
+        .unwrap_or_default()
+        .to_vec();
     Ok(Value::Constant(Constant::integers(picked)))
 }
 

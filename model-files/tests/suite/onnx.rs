@@ -20,7 +20,9 @@ const MODELS: [&str; 7] = [
 ];
 
 fn place(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/onnx").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data/onnx")
+        .join(name)
 }
 
 fn array(model: &str, key: &str) -> ArrayD<f32> {
@@ -30,7 +32,11 @@ fn array(model: &str, key: &str) -> ArrayD<f32> {
 }
 
 fn classes(graph: &Graph) -> Vec<&'static str> {
-    graph.nodes().iter().map(|node| node.layer.class_name()).collect()
+    graph
+        .nodes()
+        .iter()
+        .map(|node| node.layer.class_name())
+        .collect()
 }
 
 #[test]
@@ -43,7 +49,10 @@ fn outputs_are_those_of_onnxruntime() {
         // Both sum in f32, in different orders; the largest output is the measure.
         let largest = want.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
         for (got, want) in got.iter().zip(&want) {
-            assert!((got - want).abs() <= 1e-4 * largest, "{name}: {got} instead of {want}");
+            assert!(
+                (got - want).abs() <= 1e-4 * largest,
+                "{name}: {got} instead of {want}"
+            );
         }
     }
 }
@@ -55,9 +64,19 @@ fn layouts_become_channels_last_without_further_layers() {
         assert!(!layers.contains(&extra), "{layers:?}");
     }
     let layers = classes(&read_onnx(&place("resnet.onnx")).unwrap());
-    assert!(!layers.contains(&"Permute"), "Flatten moves the weights instead: {layers:?}");
+    assert!(
+        !layers.contains(&"Permute"),
+        "Flatten moves the weights instead: {layers:?}"
+    );
     // 'same' pads at the end; pads on both sides at stride 2 stay as they are.
-    assert_eq!(layers.iter().filter(|class| **class == "ZeroPadding2D").count(), 2, "{layers:?}");
+    assert_eq!(
+        layers
+            .iter()
+            .filter(|class| **class == "ZeroPadding2D")
+            .count(),
+        2,
+        "{layers:?}"
+    );
 }
 
 #[test]
@@ -65,8 +84,16 @@ fn single_operations_become_activations() {
     let graph = read_onnx(&place("activations.onnx")).unwrap();
     let is = |class| move |layer: &&Layer| layer.class_name() == class;
     let layers = || graph.nodes().iter().map(|node| &node.layer);
-    assert_eq!(layers().filter(is("Activation")).count(), 3, "swish and two gelus");
-    assert_eq!(layers().filter(is("Rescaling")).count(), 1, "the Add of a vector; no part of a gelu is left");
+    assert_eq!(
+        layers().filter(is("Activation")).count(),
+        3,
+        "swish and two gelus"
+    );
+    assert_eq!(
+        layers().filter(is("Rescaling")).count(),
+        1,
+        "the Add of a vector; no part of a gelu is left"
+    );
 }
 
 /// Reads a model of the script with `change` done to its bytes.
@@ -80,7 +107,9 @@ fn changed(name: &str, change: impl Fn(&mut Vec<u8>)) -> Result<Graph, FileError
 /// Replaces every `from` by `to`, which is as long.
 fn replace(bytes: &mut [u8], from: &str, to: &str) {
     assert_eq!(from.len(), to.len(), "lengths stand in the file");
-    let places: Vec<usize> = (0..bytes.len()).filter(|i| bytes[*i..].starts_with(from.as_bytes())).collect();
+    let places: Vec<usize> = (0..bytes.len())
+        .filter(|i| bytes[*i..].starts_with(from.as_bytes()))
+        .collect();
     assert!(!places.is_empty(), "`{from}` is there");
     for i in places {
         bytes[i..i + to.len()].copy_from_slice(to.as_bytes());
@@ -97,7 +126,10 @@ fn all_nodes_that_cannot_be_read_are_listed() {
     for part in ["2 node(s)", "HardSwash", "LoukyRelu"] {
         assert!(message.contains(part), "`{part}` in {message}");
     }
-    assert!(!message.contains("PRelu"), "what follows from them is not listed: {message}");
+    assert!(
+        !message.contains("PRelu"),
+        "what follows from them is not listed: {message}"
+    );
 }
 
 #[test]
@@ -112,7 +144,12 @@ fn other_files_are_no_onnx_models() {
 #[test]
 fn a_dense_kernel_of_other_extents_is_refused() {
     // The weights of resnet's Gemm, `[10, 32]`, as `[32, 10]`.
-    let refused = changed("resnet", |bytes| replace(bytes, "\u{8}\n\u{8} ", "\u{8} \u{8}\n"));
+    let refused = changed("resnet", |bytes| {
+        replace(bytes, "\u{8}\n\u{8} ", "\u{8} \u{8}\n");
+    });
     let message = refused.unwrap_err().to_string();
-    assert!(message.contains("`11/Gemm` (Gemm): a bias of extents [10]"), "{message}");
+    assert!(
+        message.contains("`11/Gemm` (Gemm): a bias of extents [10]"),
+        "{message}"
+    );
 }

@@ -550,7 +550,7 @@ fn what_is_no_model_is_told_by_its_content() {
     let scratch = Scratch::new();
     for (name, bytes, reason) in [
         ("m.keras", &b"PK\x03\x04...."[..], "no .keras file"),
-        ("m.onnx", b"\x08\x08\x12\x07", "ONNX"),
+        ("m.pb", b"\x08\x08\x12\x07", "no model format"),
         ("m.h5", b"text", "no model format"),
         ("m.h5", b"", "no model format"),
     ] {

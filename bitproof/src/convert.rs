@@ -6,13 +6,13 @@ use akida_sim::lower;
 use model_files::ModelKind;
 
 use crate::Error;
-use crate::files::{AnyModel, check_save_path, is_h5, load, save};
+use crate::files::{AnyModel, check_save_path, is_h5, is_onnx, load, save};
 use crate::quantize::tool;
 
 /// Writes the model of `from` in the format that the extension of `to` asks for.
 ///
-/// Float networks become Keras 2 `.h5`; quantized models become QuantizeML's `.h5` or our own
-/// format. Returns what the target does not hold, beyond the model: a line each.
+/// Float networks become Keras 2 `.h5` or ONNX; quantized models become QuantizeML's `.h5`, ONNX
+/// with QuantizeLinear and DequantizeLinear, or our own format. Returns what the target does not hold, beyond the model: a line each.
 ///
 /// # Errors
 ///
@@ -28,9 +28,10 @@ pub fn convert(from: &Path, to: &Path) -> Result<Vec<String>, Error> {
     let mut left_out = Vec::new();
     match load(from)? {
         AnyModel::Float(graph) if is_h5(to) => model_files::write_keras_h5(&graph, to)?,
+        AnyModel::Float(graph) if is_onnx(to) => model_files::write_float_onnx(&graph, to)?,
         AnyModel::Float(_) => {
             return Err(Error::Invalid(format!(
-                "{}: this is a float model, which is written as .h5; quantize it first (`bitproof \
+                "{}: this is a float model, which is written as .h5 or .onnx; quantize it first (`bitproof \
              quantize`)",
                 from.display()
             )));
@@ -45,8 +46,14 @@ pub fn convert(from: &Path, to: &Path) -> Result<Vec<String>, Error> {
                 &facts.samples_digest,
                 &facts.config_digest,
             ];
-            if is_h5(to) && digests.into_iter().any(Option::is_some) {
-                left_out.push("a .h5 holds no digests of what the model was made from".to_owned());
+            if digests.into_iter().any(Option::is_some) && (is_h5(to) || is_onnx(to)) {
+                let format = if is_h5(to) { "a .h5" } else { "an .onnx" };
+                left_out.push(format!(
+                    "{format} holds no digests of what the model was made from"
+                ));
+            }
+            if is_onnx(to) {
+                left_out.push("an .onnx holds no configuration of the quantizers".to_owned());
             }
             save(&model, to)?;
         }

@@ -70,8 +70,8 @@ pub fn load_quantized(path: &Path) -> Result<QuantizedModel, Error> {
 /// Writes a quantized model, under a temporary name first; the extension chooses the format.
 ///
 /// `.h5` is QuantizeML's: its float weights are made from the integers, and the model is refused if
-/// they would not become the same integers again. [`save_quantized`] has no need to. All else is
-/// our own format.
+/// they would not become the same integers again. [`save_quantized`] has no need to. `.onnx` is ONNX
+/// with QuantizeLinear and DequantizeLinear. All else is our own format.
 ///
 /// # Errors
 ///
@@ -81,6 +81,9 @@ pub fn save(model: &QuantizedModel, path: &Path) -> Result<(), Error> {
     check_save_path(path)?;
     if is_h5(path) {
         return Ok(model_files::write_quantized_h5(&recovered(model)?, path)?);
+    }
+    if is_onnx(path) {
+        return Ok(model_files::write_onnx(model, path)?);
     }
     Ok(model_files::write_bpq(model, path)?)
 }
@@ -107,6 +110,12 @@ pub(crate) fn is_h5(path: &Path) -> bool {
         .is_some_and(|e| e.eq_ignore_ascii_case("h5"))
 }
 
+/// Returns whether a path asks for ONNX.
+pub(crate) fn is_onnx(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|e| e.eq_ignore_ascii_case("onnx"))
+}
+
 /// Checks that [`save`] can write to `path`, before any work is done for it.
 ///
 /// # Errors
@@ -115,8 +124,8 @@ pub(crate) fn is_h5(path: &Path) -> bool {
 pub fn check_save_path(path: &Path) -> Result<(), Error> {
     let refused = |message: &str| Err(Error::Invalid(format!("{}: {message}", path.display())));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    if !(name.ends_with(".safetensors") || is_h5(path)) {
-        return refused("quantized models are written as .bpq.safetensors or .h5");
+    if !(name.ends_with(".safetensors") || is_h5(path) || is_onnx(path)) {
+        return refused("quantized models are written as .bpq.safetensors, .h5 or .onnx");
     }
     let folder = path
         .parent()

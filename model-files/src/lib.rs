@@ -31,7 +31,7 @@ pub use images::{
 pub use keras::{
     read_keras_archive, read_keras_h5, read_quantized_h5, write_keras_h5, write_quantized_h5,
 };
-pub use onnx::read_onnx;
+pub use onnx::{read_onnx, write_float_onnx, write_onnx};
 
 /// What a model file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

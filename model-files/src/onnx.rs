@@ -12,6 +12,7 @@ mod network;
 mod proto;
 mod refused;
 mod shapes;
+mod write;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,6 +25,8 @@ use call::Call;
 use constant::Constant;
 use network::{Network, Part, Value, View};
 use refused::Refused;
+
+pub use write::{write_float_onnx, write_onnx};
 
 /// The newest operators that are known.
 const LAST_OPSET: i64 = 21;

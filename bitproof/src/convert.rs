@@ -12,7 +12,7 @@ use crate::quantize::tool;
 /// Writes the model of `from` in the format that the extension of `to` asks for.
 ///
 /// Float networks become Keras 2 `.h5` or ONNX; quantized models become QuantizeML's `.h5`, ONNX
-/// with QuantizeLinear and DequantizeLinear, or our own format. Returns what the target does not hold, beyond the model: a line each.
+/// with `QuantizeLinear` and `DequantizeLinear`, or our own format. Returns what the target does not hold, beyond the model: a line each.
 ///
 /// # Errors
 ///

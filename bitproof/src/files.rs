@@ -71,7 +71,7 @@ pub fn load_quantized(path: &Path) -> Result<QuantizedModel, Error> {
 ///
 /// `.h5` is QuantizeML's: its float weights are made from the integers, and the model is refused if
 /// they would not become the same integers again. [`save_quantized`] has no need to. `.onnx` is ONNX
-/// with QuantizeLinear and DequantizeLinear. All else is our own format.
+/// with `QuantizeLinear` and `DequantizeLinear`. All else is our own format.
 ///
 /// # Errors
 ///

@@ -104,7 +104,7 @@ pub(crate) enum Command {
     InsertRescaling(InsertRescalingArgs),
     /// Write a model in another format
     #[command(
-        after_help = "Float models (.keras, .h5) become Keras 2 .h5; quantized ones (QuantizeML's .h5, .bpq.safetensors) become either of\nthe two. What the target cannot say is refused. A .h5 of weights alone is read with its model's JSON beside it: NAME.json\nfor NAME.weights.h5 or NAME.h5, otherwise config.json. A .h5 holds no provenance.\n\nExample:\n  bitproof convert model.bpq.safetensors quantized.h5"
+        after_help = "Float models (.keras, .h5, .onnx) become Keras 2 .h5 or .onnx; quantized ones (QuantizeML's .h5, .bpq.safetensors)\nbecome either of the two, or .onnx with QuantizeLinear and DequantizeLinear, for onnxruntime. What the\ntarget cannot say is refused. A .h5 of weights alone is read with its model's JSON beside it: NAME.json for\nNAME.weights.h5 or NAME.h5, otherwise config.json. A .h5 or .onnx holds no provenance.\n\nExample:\n  bitproof convert model.bpq.safetensors quantized.h5\n  bitproof convert model.bpq.safetensors quantized.onnx"
     )]
     Convert(ConvertArgs),
     /// Print the JSON Schema of a q_config file, or of what a command prints with --format json
@@ -207,7 +207,7 @@ pub(crate) struct ModelFormatArgs {
 pub(crate) struct QuantizeArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// Where to write the quantized model: .bpq.safetensors, or .h5 for QuantizeML [default: MODEL
+    /// Where to write the quantized model: .bpq.safetensors, .h5 for QuantizeML, or .onnx [default: MODEL
     /// with the extension .bpq.safetensors]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) save: Option<PathBuf>,
@@ -396,7 +396,7 @@ pub(crate) struct ConvertArgs {
     /// The model's file
     #[arg(value_name = "IN")]
     pub(crate) input: PathBuf,
-    /// Where to write it: .h5 or .bpq.safetensors
+    /// Where to write it: .h5, .onnx or .bpq.safetensors
     #[arg(value_name = "OUT")]
     pub(crate) output: PathBuf,
     #[command(flatten)]

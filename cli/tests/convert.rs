@@ -77,3 +77,29 @@ fn what_a_target_cannot_say_is_refused() {
         "{message}"
     );
 }
+
+#[test]
+fn onnx_is_written_with_integers_and_says_what_it_leaves_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let quantized = case().join("expected/quantized.h5");
+    let run = bitproof(&[Path::new("convert"), &quantized, &at("m.onnx")]);
+    let notes = String::from_utf8(run.stderr).unwrap();
+    assert!(run.status.success(), "{notes}");
+    assert!(notes.contains("no configuration"), "{notes}");
+    let bytes = fs::read(at("m.onnx")).unwrap();
+    let count = |word: &[u8]| bytes.windows(word.len()).filter(|w| *w == word).count();
+    assert!(count(b"QuantizeLinear") > 0, "tensors are integers");
+    assert!(count(b"DequantizeLinear") > 0, "weights are integers");
+    let again = bitproof(&[Path::new("convert"), &quantized, &at("again.onnx")]);
+    assert!(again.status.success());
+    assert!(bytes == fs::read(at("again.onnx")).unwrap(), "same bytes");
+    let float = bitproof(&[
+        Path::new("convert"),
+        &case().join("model.keras"),
+        &at("f.onnx"),
+    ]);
+    assert!(float.status.success());
+    let summary = bitproof(&[Path::new("summary"), &at("f.onnx")]);
+    assert!(summary.status.success(), "a float network comes back");
+}

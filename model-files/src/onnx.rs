@@ -110,11 +110,13 @@ fn import(model: &proto::Model, folder: &Path) -> Result<Graph, Refused> {
 }
 
 /// Returns the network with its outputs: vectors and sequences in ONNX order, images channels last.
+///
+/// An image that a Transpose made channels last in the file stays as it is.
 fn finish(mut network: Network, graph: &proto::Graph) -> Result<Graph, Refused> {
     for output in &graph.output {
         let view = network.view(&output.name, &output.name)?;
         let layer = match view.rank() {
-            4 => network.image(&view, &output.name)?,
+            4 if !view.is_natural() => network.image(&view, &output.name)?,
             _ => network.natural(&view, &output.name)?,
         };
         network.draft.outputs.push(layer);

@@ -101,6 +101,12 @@ impl View {
         }
     }
 
+    /// Returns whether the ONNX axes are ours.
+    pub(super) fn is_natural(&self) -> bool {
+        let mut ours = self.axes.iter().enumerate();
+        ours.all(|(i, axis)| *axis == Some(i))
+    }
+
     pub(super) const fn rank(&self) -> usize {
         self.axes.len()
     }

@@ -1,8 +1,8 @@
 //! Models written as ONNX.
 //!
 //! Inputs and outputs are channels last, as in Keras; images inside are channels first, as ONNX has
-//! them. Quantized tensors are integers between QuantizeLinear and DequantizeLinear, weights are
-//! integers before a DequantizeLinear.
+//! them. Quantized tensors are integers between `QuantizeLinear` and `DequantizeLinear`, weights are
+//! integers before a `DequantizeLinear`.
 
 mod builder;
 mod float;
@@ -62,11 +62,18 @@ pub fn write_float_onnx(graph: &Graph, path: &Path) -> Result<(), FileError> {
     let mut export = Export::new(outputs.clone().chain(inputs).map(|node| node.name.clone()));
     for node in graph.nodes() {
         let inputs = node.inputs.iter().map(|id| id.index());
-        let value = match &node.layer {
-            Layer::Input(input) => export.input(&node.name, input.dtype, &node.shape),
-            layer => export.values(inputs).and_then(|inputs| {
-                float_layer(&mut export.builder, &node.name, &node.shape, layer, &inputs)
-            }),
+        let value = if let Layer::Input(input) = &node.layer {
+            export.input(&node.name, input.dtype, &node.shape)
+        } else {
+            export.values(inputs).and_then(|inputs| {
+                float_layer(
+                    &mut export.builder,
+                    &node.name,
+                    &node.shape,
+                    &node.layer,
+                    &inputs,
+                )
+            })
         };
         export.keep(&node.name, node.layer.class_name(), value);
     }

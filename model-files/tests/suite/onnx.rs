@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use float_model::{Graph, Layer};
-use model_files::{ArrayReader, FileError, read_onnx};
-use ndarray::ArrayD;
+use float_model::{BufferTempConv, Graph, GraphBuilder, Layer, StatefulRecurrent};
+use model_files::{ArrayReader, FileError, read_onnx, write_float_onnx};
+use ndarray::{Array1, Array4, ArrayD};
 
 use crate::support::Scratch;
 
@@ -152,4 +152,60 @@ fn a_dense_kernel_of_other_extents_is_refused() {
         message.contains("`11/Gemm` (Gemm): a bias of extents [10]"),
         "{message}"
     );
+}
+
+/// What onnxruntime makes of written files is held against the recorded outputs by
+/// `conformance/onnx_check.py`; here the reader is the judge.
+#[test]
+fn a_written_network_is_read_as_the_same_function() {
+    let scratch = Scratch::new();
+    for name in MODELS {
+        let graph = read_onnx(&place(&format!("{name}.onnx"))).unwrap();
+        let written = scratch.path("again.onnx");
+        write_float_onnx(&graph, &written).unwrap();
+        let bytes = std::fs::read(&written).unwrap();
+        let again = read_onnx(&written).unwrap();
+        let x = array(name, "x");
+        let (want, got) = (graph.predict(&x).unwrap(), again.predict(&x).unwrap());
+        assert_eq!(got.shape(), want.shape(), "{name}");
+        let largest = want.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+        for (got, want) in got.iter().zip(&want) {
+            // Folded constants are rounded elsewhere.
+            assert!(
+                (got - want).abs() <= 1e-6 * largest,
+                "{name}: {got}, {want}"
+            );
+        }
+        write_float_onnx(&graph, &written).unwrap();
+        assert_eq!(std::fs::read(&written).unwrap(), bytes, "{name}");
+    }
+}
+
+#[test]
+fn what_onnx_cannot_say_is_refused_by_name() {
+    let scratch = Scratch::new();
+    let mut b = GraphBuilder::new("m");
+    let x = b.input("in", [4, 4, 3]);
+    let frames = Layer::BufferTempConv(BufferTempConv {
+        kernel: Array4::ones((1, 1, 6, 3)),
+        bias: None,
+        n_frames: 2,
+    });
+    let y = b.layer("frames", [x], frames);
+    let y = b.relu("relu", y);
+    let factor = || Array1::ones(3);
+    let recurrent = Layer::StatefulRecurrent(StatefulRecurrent {
+        a_real: factor(),
+        a_imag: factor(),
+    });
+    let steps = Layer::Reshape {
+        target_shape: vec![16, 3],
+    };
+    let y = b.layer("steps", [y], steps);
+    let y = b.layer("states", [y], recurrent);
+    let graph = b.build([y]).unwrap();
+    let path = scratch.path("m.onnx");
+    let message = write_float_onnx(&graph, &path).unwrap_err().to_string();
+    assert!(message.contains("`frames` (BufferTempConv)"), "{message}");
+    assert!(!path.exists(), "nothing is left");
 }

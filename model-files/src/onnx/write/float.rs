@@ -4,7 +4,7 @@ use float_model::{
     Activation, BatchNormalization, Conv2D, Conv2DTranspose, Dense, DepthwiseConv2D, Layer,
     Padding, Pads, Pool2D, ReLU, Rescaling, SeparableConv2D, Shape,
 };
-use ndarray::{Array1, ArrayViewD};
+use ndarray::{Array1, ArrayD, ArrayViewD};
 use quantizer_core::PerAxis;
 use quantizer_core::tensor::int_to_f32;
 
@@ -97,9 +97,9 @@ impl FloatPlace<'_> {
                 Ok(Value::last(name, self.shape))
             }
             Layer::Dropout { .. } => Ok(x.clone()),
+            Layer::PReLU { alpha } => self.prelu(b, x, alpha),
+            Layer::DepthwiseConv2DTranspose(conv) => self.depthwise_transpose(b, x, conv),
             Layer::Input(_)
-            | Layer::PReLU { .. }
-            | Layer::DepthwiseConv2DTranspose(_)
             | Layer::StatefulProjection(_)
             | Layer::BufferTempConv(_)
             | Layer::DepthwiseBufferTempConv(_)
@@ -195,6 +195,27 @@ impl FloatPlace<'_> {
             padding: conv.padding,
         };
         let product = Product::conv2d_transpose(window, &x.shape, self.shape)?;
+        let kernel = conv.kernel.view().permuted_axes([0, 1, 3, 2]).into_dyn();
+        Ok(self.weighted(b, x, &product, &kernel, conv.bias.as_ref()))
+    }
+
+    fn depthwise_transpose(
+        &self,
+        b: &mut Builder,
+        x: &Value,
+        conv: &DepthwiseConv2D,
+    ) -> Result<Value, Refused> {
+        let (kernel_h, kernel_w, channels, multiplier) = conv.kernel.dim();
+        if multiplier != 1 {
+            return Err(Refused::unsupported("a depth_multiplier"));
+        }
+        let window = Sliding {
+            kernel: [kernel_h, kernel_w],
+            strides: conv.strides,
+            dilation: conv.dilation,
+            padding: conv.padding,
+        };
+        let product = Product::depthwise_transpose(window, &x.shape, self.shape, channels)?;
         let kernel = conv.kernel.view().permuted_axes([0, 1, 3, 2]).into_dyn();
         Ok(self.weighted(b, x, &product, &kernel, conv.bias.as_ref()))
     }
@@ -332,6 +353,22 @@ impl FloatPlace<'_> {
             }
             _ => Err(Refused::unsupported(format!("the activation {f:?}"))),
         }
+    }
+
+    /// Adds the slopes of a PReLU, which have the axes of an item.
+    fn prelu(&self, b: &mut Builder, x: &Value, alpha: &ArrayD<f32>) -> Result<Value, Refused> {
+        if alpha.ndim() != x.shape.len() {
+            return Err(Refused::unsupported(
+                "slopes of another rank than the items",
+            ));
+        }
+        let slopes = match x.layout {
+            Layout::First => alpha.view().permuted_axes(vec![2, 0, 1]),
+            Layout::Last => alpha.view(),
+        };
+        let values: Vec<f32> = slopes.iter().copied().collect();
+        let slopes = b.constant(&self.at("alpha"), slopes.shape(), floats(&values));
+        Ok(b.map("PRelu", self.name, x, &[&slopes], Vec::new()))
     }
 
     fn clip(&self, b: &mut Builder, x: &Value, low: f32, high: f32) -> Value {

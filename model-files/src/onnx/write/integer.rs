@@ -83,6 +83,16 @@ struct Sum<'a> {
     constant: Option<Vec<i64>>,
 }
 
+impl<'a> Sum<'a> {
+    fn of(product: Product, kernel: ArrayViewD<'a, i32>) -> Self {
+        Self {
+            product,
+            kernel,
+            constant: None,
+        }
+    }
+}
+
 impl Place<'_> {
     fn operation(&self, b: &mut Builder, inputs: &[Entered]) -> Result<Value, Refused> {
         let first = inputs
@@ -99,8 +109,8 @@ impl Place<'_> {
             IntegerOp::Conv2DTranspose(op) => self.weighted(
                 b,
                 first,
-                &Sum {
-                    product: Product::conv2d_transpose(
+                &Sum::of(
+                    Product::conv2d_transpose(
                         Sliding::over(
                             [op.kernel.dim().0, op.kernel.dim().1],
                             op.strides,
@@ -109,15 +119,14 @@ impl Place<'_> {
                         &x.shape,
                         self.shape,
                     )?,
-                    kernel: op.kernel.view().into_dyn(),
-                    constant: None,
-                },
+                    op.kernel.view().into_dyn(),
+                ),
             ),
             IntegerOp::DepthwiseConv2DTranspose(op) => self.weighted(
                 b,
                 first,
-                &Sum {
-                    product: Product::depthwise_transpose(
+                &Sum::of(
+                    Product::depthwise_transpose(
                         Sliding::over(
                             [op.kernel.dim().0, op.kernel.dim().1],
                             op.strides,
@@ -127,18 +136,13 @@ impl Place<'_> {
                         self.shape,
                         op.kernel.dim().2,
                     )?,
-                    kernel: per_channel_kernel(op.kernel.view().into_dyn()),
-                    constant: None,
-                },
+                    per_channel_kernel(op.kernel.view().into_dyn()),
+                ),
             ),
             IntegerOp::Dense { kernel } => self.weighted(
                 b,
                 first,
-                &Sum {
-                    product: Product::dense(x.shape.len()),
-                    kernel: kernel.view().into_dyn(),
-                    constant: None,
-                },
+                &Sum::of(Product::dense(x.shape.len()), kernel.view().into_dyn()),
             ),
             IntegerOp::ReLU { max } => Ok(self.relu(b, x, max.as_ref())),
             IntegerOp::LookUp { table } => Ok(self.look_up(b, first, table)),
@@ -150,18 +154,8 @@ impl Place<'_> {
             IntegerOp::Concatenate(axis) => Ok(self.concatenate(b, inputs, *axis)),
             IntegerOp::Flatten => Ok(self.reshape(b, x, &[-1])),
             IntegerOp::Reshape { target_shape } => Ok(self.reshape(b, x, target_shape)),
-            IntegerOp::Permute { dims } => {
-                let x = b.channels_last(x);
-                let name = b.call("Transpose", self.name, &[&x.name], vec![permutation(dims)]);
-                Ok(x.renamed(name, Layout::Last, self.shape))
-            }
-            IntegerOp::ExtractToken { token, axis } => {
-                let x = b.channels_last(x);
-                let token = b.constant(&self.at("token"), &[], indices(&[int(*token)]));
-                let axis = vec![integer("axis", int(*axis))];
-                let name = b.call("Gather", self.name, &[&x.name, &token], axis);
-                Ok(x.renamed(name, Layout::Last, self.shape))
-            }
+            IntegerOp::Permute { dims } => Ok(self.permute(b, x, dims)),
+            IntegerOp::ExtractToken { token, axis } => Ok(self.token(b, x, *token, *axis)),
             IntegerOp::Identity => Ok(x.clone()),
             IntegerOp::StatefulProjection { .. }
             | IntegerOp::BufferTempConv { .. }
@@ -214,11 +208,10 @@ impl Place<'_> {
         first: &Entered,
         op: &DepthwiseOp,
     ) -> Result<Value, Refused> {
-        let sum = Sum {
-            product: depthwise_product(op, &first.x.shape),
-            kernel: per_channel_kernel(op.kernel.view().into_dyn()),
-            constant: None,
-        };
+        let sum = Sum::of(
+            depthwise_product(op, &first.x.shape),
+            per_channel_kernel(op.kernel.view().into_dyn()),
+        );
         self.weighted(b, first, &sum)
     }
 
@@ -252,11 +245,7 @@ impl Place<'_> {
         let pixel = Sliding::over([1, 1], [1, 1], Padding::Valid);
         let between = Entered { x, points };
         let kernel = pointwise.view().insert_axis(Axis(0)).insert_axis(Axis(0));
-        let sum = Sum {
-            product: Product::conv2d(pixel, &shape, 1),
-            kernel: kernel.into_dyn(),
-            constant: None,
-        };
+        let sum = Sum::of(Product::conv2d(pixel, &shape, 1), kernel.into_dyn());
         self.weighted(b, &between, &sum)
     }
 
@@ -456,6 +445,20 @@ impl Place<'_> {
             .collect();
         let extents = b.constant(&self.at("shape"), &[extents.len()], indices(&extents));
         let name = b.call("Reshape", self.name, &[&x.name, &extents], Vec::new());
+        x.renamed(name, Layout::Last, self.shape)
+    }
+
+    fn permute(&self, b: &mut Builder, x: &Value, dims: &[usize]) -> Value {
+        let x = b.channels_last(x);
+        let name = b.call("Transpose", self.name, &[&x.name], vec![permutation(dims)]);
+        x.renamed(name, Layout::Last, self.shape)
+    }
+
+    fn token(&self, b: &mut Builder, x: &Value, token: usize, axis: usize) -> Value {
+        let x = b.channels_last(x);
+        let token = b.constant(&self.at("token"), &[], indices(&[int(token)]));
+        let axis = vec![integer("axis", int(axis))];
+        let name = b.call("Gather", self.name, &[&x.name, &token], axis);
         x.renamed(name, Layout::Last, self.shape)
     }
 

@@ -26,7 +26,7 @@ pub(super) fn unit(frac_bits: i32) -> f32 {
     mul_pow2(1.0, -frac_bits)
 }
 
-/// Adds an input quantizer (NUMERICS.md: N11): QuantizeLinear rounds halves to even as it does.
+/// Adds an input quantizer (NUMERICS.md: N11): `QuantizeLinear` rounds halves to even as it does.
 pub(super) fn input_quantizer(
     b: &mut Builder,
     name: &str,
@@ -133,7 +133,7 @@ struct Rounding<'a> {
 
 impl Rounding<'_> {
     /// Multiplies, and adds half of the last digit that is dropped: what lies between two integers
-    /// is no tie any more for QuantizeLinear, and goes up as in a shift.
+    /// is no tie any more for `QuantizeLinear`, and goes up as in a shift.
     fn in_floats(&self, b: &mut Builder, x: &Value) -> Value {
         let mut x = x.clone();
         let point = self.inner.zip(&self.products, |from, to| from - to);
@@ -252,7 +252,7 @@ fn clip(
     b.map("Min", name, &x, &[&high], Vec::new())
 }
 
-/// Adds QuantizeLinear and DequantizeLinear; the real value of an integer includes its zero point,
+/// Adds `QuantizeLinear` and `DequantizeLinear`; the real value of an integer includes its zero point,
 /// which the layers behind take off.
 fn there_and_back(
     b: &mut Builder,

@@ -4,7 +4,7 @@ use float_model::{
     Activation, Conv2D, Conv2DTranspose, DepthwiseConv2D, GlobalAveragePooling2D, Layer, Padding,
     Pads, Pool2D,
 };
-use ndarray::{Array1, Array4};
+use ndarray::{Array1, Array4, s};
 use quantizer_core::geometry::same_pads;
 
 use super::call::Call;
@@ -79,6 +79,41 @@ impl Window {
         });
         fits.then_some(Padding::Same)
     }
+
+    /// Returns the extent of a wider kernel, odd if possible, and where this one lies in it, so that
+    /// the pads of 'same' on `n` rows or columns let it begin where this one does.
+    fn widening(&self, axis: usize, n: usize) -> Option<(usize, usize)> {
+        let (k, s) = (self.kernel[axis], self.strides[axis]);
+        let (before, after) = match axis {
+            0 => (self.pads.top, self.pads.bottom),
+            _ => (self.pads.left, self.pads.right),
+        };
+        let n_outputs = (n + before + after).checked_sub(k)?.checked_div(s)? + 1;
+        if self.dilation != [1, 1] || n_outputs != n.div_ceil(s) {
+            return None;
+        }
+        let placed = |wide: &usize| {
+            let offset = same_pads(n, *wide, s, 1).0.checked_sub(before)?;
+            (offset + k <= *wide).then_some((*wide, offset))
+        };
+        let widths = k..=k + 2 * s;
+        let odd = widths.clone().filter(|wide| wide.rem_euclid(2) == 1);
+        odd.chain(widths).find_map(|wide| placed(&wide))
+    }
+
+    /// Returns whether the window is centred on every `strides`-th pixel of an image of `extents`.
+    fn is_centred(&self, extents: [Option<usize>; 2]) -> bool {
+        let pads = [
+            (self.pads.top, self.pads.bottom),
+            (self.pads.left, self.pads.right),
+        ];
+        (0..2).all(|axis| {
+            let (k, s, (before, after)) = (self.kernel[axis], self.strides[axis], pads[axis]);
+            let n_outputs = |n: usize| (n + before + after).checked_sub(k)?.checked_div(s);
+            let covers = |n: usize| n_outputs(n) == Some(n.div_ceil(s) - 1);
+            k == 2 * before + 1 && extents[axis].is_some_and(|n| n > 0 && covers(n))
+        })
+    }
 }
 
 /// Returns the height and width of an image layer.
@@ -151,7 +186,19 @@ pub(super) fn conv(network: &mut Network, call: &Call<'_>) -> Result<View, Refus
     let window = Window::new(call, &spatial)?;
     let groups = usize::try_from(call.int("group", 1)).unwrap_or(0);
     let image = network.image(&view, &name)?;
-    let (image, padding) = bordered(network, &window, image, &name)?;
+    let wider = window
+        .padding(extents(network, &image))
+        .is_none()
+        .then(|| widened(&window, extents(network, &image), &weights))
+        .flatten();
+    let (image, padding, weights) = match wider {
+        Some(weights) => (image, Padding::Same, weights),
+        None => {
+            let (image, padding) = bordered(network, &window, image, &name)?;
+            (image, padding, weights)
+        }
+    };
+    let (_, _, kh, kw) = weights.dim();
     let (strides, dilation) = (window.strides, window.dilation);
     let is_depthwise = groups > 1 && per_group == 1 && filters.checked_rem(groups) == Some(0);
     let layer = if is_depthwise {
@@ -181,6 +228,25 @@ pub(super) fn conv(network: &mut Network, call: &Call<'_>) -> Result<View, Refus
     };
     let layer = network.emit(&name, layer, &[&image])?;
     Ok(View::image(layer, view.rank()))
+}
+
+/// Returns a kernel that computes the same with the pads of 'same', `None` if there is none: rows and
+/// columns of zeros move its window to where `window` begins.
+///
+/// Frameworks without 'same' pad both sides at stride 2. A border as a layer of its own could not be
+/// quantized.
+fn widened(
+    window: &Window,
+    extents: [Option<usize>; 2],
+    weights: &Array4<f32>,
+) -> Option<Array4<f32>> {
+    let (filters, channels, kh, kw) = weights.dim();
+    let [top, left] = [0, 1].map(|axis| window.widening(axis, extents[axis]?));
+    let ((height, top), (width, left)) = (top?, left?);
+    let mut wide = Array4::zeros((filters, channels, height, width));
+    wide.slice_mut(s![.., .., top..top + kh, left..left + kw])
+        .assign(weights);
+    Some(wide)
 }
 
 /// Returns the elements in row-major order.
@@ -281,6 +347,17 @@ pub(super) fn pool(network: &mut Network, call: &Call<'_>) -> Result<View, Refus
     }
     let (image, padding) = match window.padding(sizes) {
         Some(padding) => (image, padding),
+        None if is_max && window.is_centred(sizes) => {
+            let every = Pool2D {
+                pool_size: window.kernel,
+                strides: [1, 1],
+                padding: Padding::Same,
+            };
+            window.kernel = [1, 1];
+            let every = Layer::MaxPool2D(every);
+            let image = network.emit(&format!("{name}_every_pixel"), every, &[&image])?;
+            (image, Padding::Valid)
+        }
         // Zeros never win over what a rectifier gives.
         None if is_max && is_rectified(network, &image) => {
             bordered(network, &window, image, &name)?

@@ -29,7 +29,7 @@ pub(super) enum Integers {
     #[default]
     Bytes,
     /// Of up to 16 bits, which came with opset 21. Bytes with a sign are stored as words too: there
-    /// onnxruntime 1.32 refuses to load a Transpose or MaxPool behind a `DequantizeLinear` of `int8`,
+    /// onnxruntime 1.32 refuses to load a `Transpose` or `MaxPool` behind a `DequantizeLinear` of `int8`,
     /// whose zero point its optimizer makes `uint8`.
     Words,
 }

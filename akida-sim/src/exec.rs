@@ -6,6 +6,7 @@ mod entry;
 mod epilogue;
 mod linear;
 mod sequence;
+mod single;
 mod tensor;
 mod weights;
 
@@ -41,6 +42,8 @@ pub struct Executor<'m> {
 #[derive(Debug)]
 struct NodePlan {
     storage: Option<Storage>,
+    /// What the outputs can be, whatever the inputs; `None` for floats.
+    interval: Option<Interval>,
     linear: Option<LinearPlan>,
     /// What a rectifier does together with the layer before it.
     fusion: Option<Fusion>,
@@ -107,6 +110,7 @@ impl<'m> Executor<'m> {
             };
             plans.push(NodePlan {
                 storage,
+                interval,
                 linear,
                 fusion: None,
                 is_fused: false,

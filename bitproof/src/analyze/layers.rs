@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use akida_sim::{ModelMemory, QuantizedModel, QuantizedOp, Tensor};
 use float_model::{Graph, GraphMemory, NodeId, apply_step};
 use ndarray::{ArrayD, Axis};
+use quantizer_core::Counters;
 
 use super::metrics::{ChannelUse, Deviation, Place, Usage};
 use crate::Error;
@@ -40,6 +41,9 @@ pub struct LayerDeviation {
     pub cumulative: Deviation,
     /// How its integers are used, within the quantized model; `None` for floats.
     pub usage: Option<Usage>,
+    /// Intermediates that overflowed a buffer, within the quantized model: no width of weights or
+    /// activations makes up for that.
+    pub n_overflows: u64,
 }
 
 /// Runs samples through a quantized model and its float network.
@@ -153,6 +157,10 @@ impl<'a> Analysis<'a> {
         })?;
         if let Some(error) = failed {
             return Err(error);
+        }
+        for layer in layers.iter_mut() {
+            let counters = run.counters.get(layer.node);
+            layer.n_overflows += counters.map_or(0, Counters::overflows);
         }
         let indices = &meaning.model.outputs;
         for ((index, output), float) in indices.iter().zip(&run.outputs).zip(&float_outputs) {

@@ -9,7 +9,9 @@ use bitproof::analyze::{
     Analysis, Deviation, Edit, ModelDeviation, OutputError, Requantizer, ranked_by_deviation,
 };
 use bitproof::float_model::Graph;
-use bitproof::{Error, QuantizeOptions, QuantizedModel, counterpart, load_float, load_quantized};
+use bitproof::{
+    Error, QuantizeOptions, QuantizedModel, SampleRole, counterpart, load_float, load_quantized,
+};
 use clap::Args;
 use ndarray::Axis;
 
@@ -96,7 +98,7 @@ pub(super) fn run(args: &AnalyzeArgs) -> Result<()> {
 /// Runs every sample through both networks.
 fn measure(args: &AnalyzeArgs, model: &QuantizedModel, graph: &Graph) -> Result<ModelDeviation> {
     let samples = super::quantize::samples(&args.samples)?;
-    let mut source = inputs::open(samples, &inputs::quantized_input(model)?)?;
+    let mut source = samples.open(&inputs::quantized_input(model)?, SampleRole::Calibration)?;
     let wanted = args.samples.num_samples.unwrap_or(usize::MAX);
     let total = source.n_samples().min(wanted);
     let mut meter = Meter::new(total, "samples");
@@ -143,7 +145,10 @@ fn tries(
     (deviation, data): (&ModelDeviation, Option<&Data>),
 ) -> Result<Tries> {
     let samples = super::quantize::samples(&args.samples)?;
-    let mut source = inputs::open(samples, &inputs::quantized_input(again.baseline())?)?;
+    let mut source = samples.open(
+        &inputs::quantized_input(again.baseline())?,
+        SampleRole::Calibration,
+    )?;
     let wanted = args.samples.num_samples.unwrap_or(usize::MAX);
     let outputs = OutputError::new(graph, source.as_mut(), args.try_samples.min(wanted))?;
     let score = |model: &QuantizedModel| -> Result<(Deviation, Option<f64>)> {

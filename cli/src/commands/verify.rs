@@ -188,7 +188,7 @@ fn print_shrunk(args: &VerifyArgs, small: &Shrunk) {
         )
     });
     crate::outln!(
-        "smallest input: {:?}, {} elements are not 0{patch}; {index:?}: {a} in A, {b} in B",
+        "smallest input: {:?}, {} element(s) not 0{patch}; {index:?}: {a} in A, {b} in B",
         small.input.shape(),
         small.n_nonzero
     );

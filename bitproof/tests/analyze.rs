@@ -1,6 +1,8 @@
 //! What quantization costs in each layer: against naive computations, and what would help.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+use std::path::Path;
+
 use bitproof::akida_sim::QuantizedOp;
 use bitproof::analyze::{
     Analysis, ChannelUse, Deviation, Edit, LayerDeviation, ModelDeviation, OutputError, Place,
@@ -9,10 +11,11 @@ use bitproof::analyze::{
 use bitproof::calibration::ArraySource;
 use bitproof::config_schema::InputDtype;
 use bitproof::float_model::Convolution;
+use bitproof::model_files::ArrayReader;
 use bitproof::quantizer_core::{Counters, QFormat};
 use bitproof::{
     Executor, Graph, GraphBuilder, InputQuantizerMode, ParamValues, QuantizationParams,
-    QuantizeOptions, QuantizedModel, Samples, counterpart, quantize,
+    QuantizeOptions, QuantizedModel, Samples, counterpart, load_float, load_quantized, quantize,
 };
 use ndarray::{ArrayD, Axis, IxDyn};
 use serde_json::{Value, json};
@@ -435,6 +438,67 @@ fn a_model_stopped_early_is_quantized_again_as_it_was() {
         dense.cumulative.sqnr_db().unwrap() > 5.0,
         "with the errors before it"
     );
+}
+
+/// What QuantizeML 1.2.5 measures on the same inputs: `conformance/analyze_check.py`.
+#[test]
+fn smape_and_saturation_are_those_of_the_reference() {
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("../conformance/cases");
+    for (case, layers) in [
+        (
+            "05-tiny-conv-w4a4-i8-per-tensor",
+            [
+                ("conv_2", 0.176_151, 0.0),
+                ("relu_2", 0.124_747, 0.2315),
+                ("dense", 0.130_775, 0.0),
+            ],
+        ),
+        (
+            "13-resnet-add-relu-gap-w4",
+            [
+                ("r0", 0.008_058, 0.0434),
+                ("add1", 0.148_451, 0.0),
+                ("fc", 0.312_457, 0.0),
+            ],
+        ),
+        (
+            "24-lut-activations",
+            [
+                ("gelu", 0.047_225, 0.0),
+                ("hard_silu", 0.077_082, 0.0625),
+                ("leaky", 0.184_933, 0.2604),
+            ],
+        ),
+        (
+            "25-input-quantizer-uint8",
+            [
+                ("c0", 0.042_747, 0.0),
+                ("r1", 0.038_311, 0.2604),
+                ("fc", 0.413_374, 0.0),
+            ],
+        ),
+    ] {
+        let folder = cases.join(case);
+        let model = load_quantized(&folder.join("expected/quantized.h5")).unwrap();
+        let graph = load_float(&folder.join("model.h5")).unwrap();
+        let mut inputs = ArrayReader::open(&folder.join("inputs.npy"), None, &[]).unwrap();
+        let x = inputs.next_batch(inputs.shape()[0]).unwrap();
+        let found = analyzed(&model, &counterpart(&graph, &model).unwrap(), &x);
+        for (name, smape, saturated) in layers {
+            let layer = layer(&found, name);
+            // The reference sums in float32 in another order, and its numbers have six decimals.
+            let difference = layer.cumulative.smape().unwrap() - smape;
+            assert!(
+                difference.abs() < 2e-6,
+                "{case}: {name} is off by {difference}"
+            );
+            let share = 100.0 * layer.usage.as_ref().unwrap().saturation();
+            assert!(
+                (share - saturated).abs() < 6e-5,
+                "{case}: {name} saturates {share} %"
+            );
+        }
+    }
 }
 
 #[test]

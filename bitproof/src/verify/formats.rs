@@ -47,7 +47,7 @@ where
     T: Copy + PartialEq + std::fmt::Display,
 {
     let (n_a, n_b) = (a.n_values(), b.n_values());
-    if n_a != n_b && n_a != 1 && n_b != 1 {
+    if n_a != n_b && (n_a != 1 && n_b != 1 || n_a.min(n_b) == 0) {
         return Some(format!("{what} of {n_a} and of {n_b} channels"));
     }
     let n = n_a.max(n_b);

@@ -9,6 +9,9 @@ use super::{Tried, Tries};
 /// What an edit has to gain to be proposed: less is nothing that anyone would see.
 const ENOUGH_DB: f64 = 0.1;
 
+/// Layers that lose channels are named up to this number; the JSON has all.
+const MAX_NAMED: usize = 8;
+
 /// A layer with the edits that were tried on it.
 struct Ranked<'t> {
     layer: &'t str,
@@ -60,9 +63,15 @@ pub(super) fn text(found: &ModelDeviation, tries: Result<&Tries, &String>) {
     });
     let killed: Vec<String> = killed.collect();
     if !killed.is_empty() {
+        let more = killed.len().saturating_sub(MAX_NAMED);
+        let rest = match more {
+            0 => String::new(),
+            more => format!(", and in {more} more layers"),
+        };
+        let named: Vec<String> = killed.into_iter().take(MAX_NAMED).collect();
         crate::outln!(
-            "channels that only quantization makes zero: {}",
-            killed.join(", ")
+            "channels that only quantization makes zero: {}{rest}",
+            named.join(", ")
         );
     }
     let overflowing = found.layers.iter().filter(|layer| layer.n_overflows > 0);

@@ -38,7 +38,7 @@ pub struct Measurement<'a> {
 }
 
 impl<'a> Measurement<'a> {
-    /// Starts with no samples. `float` is what [`counterpart`] returns.
+    /// Starts with no samples. `float` is what [`counterpart`](bitproof::counterpart) returns.
     #[must_use]
     pub fn new(model: &'a QuantizedModel, float: Option<&'a Graph>) -> Self {
         let layers = vec![MeasuredLayer::default(); model.nodes.len()];

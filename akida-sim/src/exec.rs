@@ -8,6 +8,7 @@ mod fusion;
 mod linear;
 mod order;
 mod sequence;
+mod single;
 mod tensor;
 mod weights;
 
@@ -44,6 +45,8 @@ pub struct Executor<'m> {
 #[derive(Debug)]
 struct NodePlan {
     storage: Option<Storage>,
+    /// What the outputs can be, whatever the inputs; `None` for floats.
+    interval: Option<Interval>,
     linear: Option<LinearPlan>,
     /// How it runs where nobody looks at the layers.
     fusion: Option<Fusion>,
@@ -102,6 +105,7 @@ impl<'m> Executor<'m> {
             };
             plans.push(NodePlan {
                 storage,
+                interval,
                 linear,
                 fusion: None,
                 is_fused: false,

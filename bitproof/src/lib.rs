@@ -12,12 +12,14 @@
 //!
 //! Each step is a crate of its own, re-exported here.
 
+pub mod analyze;
 mod certificate;
 mod convert;
 mod digest;
 mod error;
 mod files;
 pub mod findings;
+mod meaning;
 mod plan;
 mod prepare;
 mod quantize;
@@ -25,6 +27,7 @@ mod ranges;
 mod recover;
 mod samples;
 mod topology;
+pub mod verify;
 
 pub use akida_sim::{self, Executor, ModelMemory, QuantizedModel, Run, Tensor, instruction_set};
 pub use calibration::{self, Progress};
@@ -40,6 +43,7 @@ pub use error::Error;
 pub use files::{
     AnyModel, check_save_path, load, load_float, load_quantized, save, save_quantized,
 };
+pub use meaning::counterpart;
 pub use quantize::{
     Calibration, InputQuantizerMode, QuantizeOptions, Quantized, calibrate_ranges, quantize,
     quantize_with_ranges,

@@ -24,6 +24,7 @@ mod quantize;
 mod ranges;
 mod recover;
 mod samples;
+pub mod suggest;
 mod topology;
 
 pub use akida_sim::{self, Executor, ModelMemory, QuantizedModel, Run, Tensor, instruction_set};
@@ -38,7 +39,8 @@ pub use convert::convert;
 pub use digest::{sha256_file, sha256_files};
 pub use error::Error;
 pub use files::{
-    AnyModel, check_save_path, load, load_float, load_quantized, save, save_quantized,
+    AnyModel, check_save_path, load, load_calibrated, load_float, load_quantized, save,
+    save_quantized,
 };
 pub use quantize::{
     Calibration, InputQuantizerMode, QuantizeOptions, Quantized, calibrate_ranges, quantize,

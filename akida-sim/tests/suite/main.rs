@@ -12,3 +12,5 @@
 mod executor;
 mod prove;
 mod random;
+mod soundness;
+mod wide;

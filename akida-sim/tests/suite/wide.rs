@@ -43,7 +43,7 @@ pub(crate) fn chains() -> impl Strategy<Value = Chain> {
     let kinds = proptest::collection::vec(0..KINDS, 1..6);
     let bits = (
         2..9_u8,
-        2..9_u8,
+        2..12_u8,
         prop_oneof![3 => Just(32_u8), 1 => Just(24), 1 => Just(20), 2 => Just(16), 1 => Just(14)],
     );
     let shape = ([1..6_usize, 1..6_usize], 1..5_usize);
@@ -206,7 +206,15 @@ impl Builder {
         let name = format!("layer_{}", self.nodes.len());
         let ranges = entry.get("output_quantizer").is_some().then(|| {
             let per_axis = entry["output_quantizer"]["axis"] == "per-axis";
-            let mut one = || (self.numbers.next() * 4.0).abs();
+            // Ranges of all magnitudes: channels far apart, and dead ones.
+            let mut one = || {
+                let range = (self.numbers.next() * 4.0).abs();
+                match self.numbers.next() {
+                    next if next < -0.9 => 0.0,
+                    next if next < -0.5 => range * 512.0,
+                    _ => range,
+                }
+            };
             OutputRanges {
                 range_max: if per_axis {
                     PerAxis::Axis((0..*shape.last().unwrap()).map(|_| one()).collect())
@@ -241,8 +249,10 @@ impl Builder {
         } else {
             "per-tensor"
         };
+        let narrow = self.chain.seed.rem_euclid(3) == 0;
+        let buffer = if narrow { self.chain.bits[2] } else { 32 };
         json!({ "bitwidth": self.chain.bits[1], "signed": signed, "axis": axis,
-            "buffer_bitwidth": 32 })
+            "buffer_bitwidth": buffer })
     }
 
     /// Returns the entry of a layer with weights.
@@ -497,6 +507,10 @@ impl Builder {
         shape[2] = filters;
         let entry = self.weighted(json!(-1));
         self.layer(Layer::Conv2D(conv), entry, shape.clone(), &[]);
+        let mut trunk = trunk;
+        if self.numbers.next() > 0.0 {
+            std::mem::swap(&mut trunk, &mut self.last);
+        }
         if summed {
             let entry = json!({ "output_quantizer": self.output(true) });
             let average = self.numbers.next() > 0.5;

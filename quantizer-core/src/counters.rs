@@ -99,6 +99,13 @@ impl Stage {
         }
     }
 
+    /// Returns whether it is something that a layer holds as it is: a run does not look at it, since
+    /// nothing is computed and nothing saturates there.
+    #[must_use]
+    pub const fn is_held(self) -> bool {
+        matches!(self, Self::PaddedInput | Self::Frames | Self::LookUpIndex)
+    }
+
     /// Returns whether saturation here is what the format asks for, not an overflow of a buffer.
     #[must_use]
     pub const fn clips_by_design(self) -> bool {

@@ -8,8 +8,12 @@ use super::gradient::Gradient;
 use super::search::{Extremes, Search, Target};
 use crate::model::QuantizedOp;
 
-/// Places at which an intermediate is tried.
+/// Places at which an intermediate is tried; the definition takes its time for a large layer, where
+/// the middle must do.
 const PLACES: usize = 3;
+
+/// Products of a large layer.
+const MANY_PRODUCTS: u64 = 20_000_000;
 
 impl Search<'_> {
     /// Returns inputs of the target's layer, within their ranges, that make it overflow: computed by
@@ -29,7 +33,8 @@ impl Search<'_> {
             .iter()
             .map(|shape| ArrayD::zeros(IxDyn(shape)))
             .collect();
-        for place in 0..PLACES {
+        let is_large = node.multiplications() > MANY_PRODUCTS;
+        for place in 0..if is_large { 1 } else { PLACES } {
             inputs = self.ends(target, (layer, place), &inputs)?;
             let channels = overflows(layer, &inputs, target);
             if !channels.is_empty() {

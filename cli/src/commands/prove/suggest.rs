@@ -104,7 +104,7 @@ pub(super) fn suggestions(args: &ProveArgs, proof: &Proof) -> Result<Option<Sugg
 fn requantizer(args: &ProveArgs, path: &Path, model: &QuantizedModel) -> Result<Requantizer> {
     let flags = &args.suggest;
     let Some(float) = &flags.float else {
-        let graph = load_calibrated(path).context("--suggest without --float")?;
+        let graph = load_calibrated(path).context("--suggest needs --float")?;
         return Ok(Requantizer::stored(model, graph));
     };
     let graph = load_float(float)?;

@@ -84,13 +84,15 @@ pub(super) fn suggestions(args: &ProveArgs, proof: &Proof) -> Result<Option<Sugg
     let requantizer = requantizer(args, &path, &model)?;
     let again = requantizer.quantize(&Entries::new())?;
     let differs = first_difference(&model, &again).map(str::to_owned);
-    let differs = differs.filter(|_| args.buffer_bits.is_none());
     let requantizer = requantizer.with_buffer_bits(args.buffer_bits);
     let mut meter = Meter::new(0, "layers");
     let layers = suggest(&requantizer, &mut |done, total| meter.set(done, total))?;
     meter.finish();
     let accuracy = match &flags.data {
-        Some(place) => Some(accuracies(args, place, &again, &layers)?),
+        Some(place) => {
+            let before = requantizer.quantize(&Entries::new())?;
+            Some(accuracies(args, place, &before, &layers)?)
+        }
         None => None,
     };
     Ok(Some(Suggestions {

@@ -39,7 +39,7 @@ fn printed(folder: &Path, args: &str) -> Value {
 
 fn config(folder: &Path) -> Value {
     let (_, out, err) = bitproof(folder, "config q.bpq.safetensors");
-    assert_eq!(err, "");
+    assert_eq!(err, "", "nothing to say");
     serde_json::from_str(&out).unwrap()
 }
 
@@ -188,7 +188,7 @@ fn inputs_axes_and_buffers_are_fixed_too() {
     );
     // A narrow buffer of one layer: its inputs, its weights or the buffer itself.
     let config = config(project.path());
-    let (name, entry) = config.as_object().unwrap().iter().last().unwrap();
+    let (name, entry) = config.as_object().unwrap().iter().next_back().unwrap();
     let mut entry = entry.clone();
     entry["buffer_bitwidth"] = json!(18);
     let project = Project::new("03-tiny-conv-8bit-per-axis", "", json!({ name: entry }));

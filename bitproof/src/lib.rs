@@ -26,6 +26,7 @@ mod quantize;
 mod ranges;
 mod recover;
 mod samples;
+pub mod suggest;
 mod topology;
 pub mod verify;
 
@@ -41,7 +42,8 @@ pub use convert::convert;
 pub use digest::{sha256_file, sha256_files};
 pub use error::Error;
 pub use files::{
-    AnyModel, check_save_path, load, load_float, load_quantized, save, save_quantized,
+    AnyModel, check_save_path, load, load_calibrated, load_float, load_quantized, save,
+    save_quantized,
 };
 pub use meaning::counterpart;
 pub use quantize::{

@@ -89,7 +89,7 @@ pub(crate) enum Command {
     Bench(crate::commands::bench::BenchArgs),
     /// Prove that no input can overflow a buffer of the hardware, or find one that does
     #[command(
-        after_help = "Example:\n  bitproof prove model.bpq.safetensors --buffer-bits 24 --witness witnesses\n  bitproof prove model.bpq.safetensors --strict --format sarif > prove.sarif\n\nExit codes: 0 proved or not refuted, 1 refuted (with --strict also: not proved)."
+        after_help = "Example:\n  bitproof prove model.bpq.safetensors --buffer-bits 24 --witness witnesses\n  bitproof prove model.bpq.safetensors --strict --format sarif > prove.sarif\n  bitproof prove model.bpq.safetensors --suggest --float model.h5 --samples x.npy --data test.npz\n\nExit codes: 0 proved or not refuted, 1 refuted (with --strict also: not proved)."
     )]
     Prove(crate::commands::prove::ProveArgs),
     /// Check every number of a certificate of `prove` again, by a second computation

@@ -13,3 +13,5 @@ mod executor;
 mod prove;
 mod random;
 mod single;
+mod soundness;
+mod wide;

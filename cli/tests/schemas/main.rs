@@ -119,6 +119,14 @@ fn commands_of_a_quantized_model_keep_to_their_schemas() {
             "prove q.bpq.safetensors --smallest --buffer-bits 20 --certificate c.json",
         ),
         (
+            "prove",
+            "prove q.bpq.safetensors --suggest --data digits.npz",
+        ),
+        (
+            "prove",
+            "prove q.bpq.safetensors --suggest --float digits.h5 --samples digits.npz -bs 64",
+        ),
+        (
             "verify-certificate",
             "verify-certificate q.bpq.safetensors c.json",
         ),

@@ -9,6 +9,7 @@ mod places;
 mod products;
 mod range;
 mod search;
+mod taps;
 mod temporal;
 mod width;
 

@@ -95,6 +95,7 @@ fn check_layer(
             })
         }
         QuantizedOp::Integer(layer) => {
+            ensure(channels > 0, || "an open number of channels".to_owned())?;
             let inputs = node.inputs.iter().map(|i| {
                 let ends = certificate.layers[*i].output.as_ref();
                 Ok((spans(ends.ok_or("takes floats")?)?, &model.nodes[*i].shape))

@@ -48,7 +48,7 @@ impl StageBounds {
 ///
 /// # Errors
 ///
-/// A layer whose number of channels is open.
+/// A layer whose number of channels is open, or that sums or mixes an open number of pixels.
 pub fn bound(model: &QuantizedModel) -> Result<Vec<LayerBounds>, ModelError> {
     let mut all: Vec<LayerBounds> = Vec::with_capacity(model.nodes.len());
     for node in &model.nodes {
@@ -93,7 +93,11 @@ fn layer_bounds(
                 }
             })
         }
-        QuantizedOp::Integer(layer) => Some(Propagation::of(layer, inputs, &mut stages).run(node)?),
+        QuantizedOp::Integer(layer) => {
+            // Channels of an open number cannot be told apart: no range is known of any.
+            channels()?;
+            Some(Propagation::of(layer, inputs, &mut stages).run(node)?)
+        }
         QuantizedOp::Input(InputKind::Float(_))
         | QuantizedOp::Dequantizer(_)
         | QuantizedOp::Float(_) => None,

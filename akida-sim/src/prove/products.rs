@@ -5,18 +5,19 @@ use std::collections::BTreeSet;
 
 use float_model::{Padding, Shape};
 use ndarray::{Array2, Array3, Array4};
-use quantizer_core::geometry::{same_pads, transposed_crop, transposed_extent, window_extent};
 use quantizer_core::layers::{
     Border, ConvOp, DepthwiseOp, DepthwiseTransposedOp, IntegerOp, TransposedOp,
 };
 
 use super::Range;
+use super::taps::{Taps, conv_taps, transposed_taps, window_taps};
 
 /// Returns the range of each channel's sums of products for entered inputs of ranges `x`, items of
 /// `shape`; `None` for an operation that sums no products.
 ///
 /// The ranges are exact: for each end there is an output position and an input that reach it, as
-/// long as elements are independent.
+/// long as elements are independent. For an extent that is open they hold for every one, and are
+/// exact where the ranges hold what the border holds.
 #[must_use]
 pub fn sum_ranges(op: &IntegerOp, x: &[Range], shape: &Shape) -> Option<Vec<Range>> {
     if let IntegerOp::Conv2D(op) = op {
@@ -33,9 +34,6 @@ pub fn sum_ranges(op: &IntegerOp, x: &[Range], shape: &Shape) -> Option<Vec<Rang
         None
     }
 }
-
-/// Which taps of one axis read a pixel of the image, for some output position.
-type Taps = Vec<bool>;
 
 /// Returns the range of each filter's sums.
 pub(super) fn conv2d(op: &ConvOp, x: &[Range], shape: &Shape) -> Vec<Range> {
@@ -171,79 +169,6 @@ fn over_positions(
         sums.reduce(Range::union).unwrap_or(Range::ZERO)
     };
     (0..n_channels).map(range).collect()
-}
-
-fn conv_taps(op: &ConvOp, n: Option<usize>, axis: usize, kernel: usize) -> BTreeSet<Taps> {
-    let (stride, dilation) = (op.strides[axis], op.dilation[axis]);
-    match &op.border {
-        Border::Same => window_taps(n, kernel, stride, dilation, Padding::Same),
-        Border::Valid => window_taps(n, kernel, stride, dilation, Padding::Valid),
-        Border::Value(_) => {
-            let Some(n) = n else {
-                return any_taps(kernel);
-            };
-            let (before, after) = same_pads(n, kernel, stride, 1);
-            let padded = n + before + after;
-            let out = window_extent(padded, kernel, stride, dilation, Padding::Valid);
-            taps(out.unwrap_or(0), kernel, |o, t| {
-                let at = o * stride + t * dilation;
-                (before..before + n).contains(&at)
-            })
-        }
-    }
-}
-
-fn window_taps(
-    n: Option<usize>,
-    kernel: usize,
-    stride: usize,
-    dilation: usize,
-    padding: Padding,
-) -> BTreeSet<Taps> {
-    let Some(n) = n else {
-        return any_taps(kernel);
-    };
-    let before = match padding {
-        Padding::Same => same_pads(n, kernel, stride, dilation).0,
-        Padding::Valid => 0,
-    };
-    let out = window_extent(n, kernel, stride, dilation, padding).unwrap_or(0);
-    taps(out, kernel, |o, t| {
-        let at = o * stride + t * dilation;
-        (before..before + n).contains(&at)
-    })
-}
-
-fn transposed_taps(
-    n: Option<usize>,
-    kernel: usize,
-    stride: usize,
-    padding: Padding,
-    output_padding: Option<usize>,
-) -> BTreeSet<Taps> {
-    let Some(n) = n else {
-        return any_taps(kernel);
-    };
-    let out = transposed_extent(n, kernel, stride, padding, output_padding).unwrap_or(0);
-    let crop = transposed_crop(n, out, kernel, stride, padding);
-    taps(out, kernel, |o, t| {
-        let distance = (o + crop).checked_sub(t);
-        distance.is_some_and(|d| d.checked_rem(stride) == Some(0) && d.div_euclid(stride) < n)
-    })
-}
-
-/// Returns which taps are inside at each of `out` positions, every set once.
-fn taps(out: usize, kernel: usize, is_inside: impl Fn(usize, usize) -> bool) -> BTreeSet<Taps> {
-    let at = |o: usize| (0..kernel).map(|t| is_inside(o, t)).collect();
-    (0..out).map(at).collect()
-}
-
-/// Returns the sets of an axis whose extent is open: all windows that touch the image somewhere,
-/// as runs of taps.
-fn any_taps(kernel: usize) -> BTreeSet<Taps> {
-    let runs = (0..kernel).flat_map(|a| (a..kernel).map(move |b| (a, b)));
-    runs.map(|(a, b)| (0..kernel).map(|t| (a..=b).contains(&t)).collect())
-        .collect()
 }
 
 impl From<i64> for Range {

@@ -3,6 +3,7 @@
 //! A layer that the numerics refuse where it stands (a table for wide inputs, a shift of a whole
 //! width) is left out, so every chain is a model.
 
+use akida_sim::prove::bound;
 use akida_sim::{
     CalibratedGraph, CalibratedNode, CalibratedOp, InputQuantizerSpec, OutputRanges,
     QuantizedLayer, QuantizedModel, lower,
@@ -21,7 +22,7 @@ use serde_json::{Value, json};
 use crate::random::Numbers;
 
 /// Layers that a chain may take, by number.
-pub(crate) const KINDS: u8 = 22;
+pub(crate) const KINDS: u8 = 23;
 
 /// What a chain is made of.
 #[derive(Clone, Debug)]
@@ -37,6 +38,9 @@ pub(crate) struct Chain {
     pub(crate) per_axis: bool,
     /// Whether floats come in, through an InputQuantizer.
     pub(crate) float_input: bool,
+    /// Whether the model takes images of any rows, and of any columns; `extents` are then those of
+    /// one of its inputs.
+    pub(crate) open: [bool; 2],
 }
 
 pub(crate) fn chains() -> impl Strategy<Value = Chain> {
@@ -48,8 +52,9 @@ pub(crate) fn chains() -> impl Strategy<Value = Chain> {
     );
     let shape = ([1..6_usize, 1..6_usize], 1..5_usize);
     let flags = (any::<bool>(), any::<bool>());
-    (any::<u64>(), shape, kinds, bits, flags).prop_map(
-        |(seed, (extents, channels), kinds, (weights, activations, buffer), flags)| Chain {
+    let open = prop_oneof![4 => Just([false; 2]), 2 => Just([true; 2]), 1 => Just([false, true])];
+    (any::<u64>(), shape, kinds, bits, (flags, open)).prop_map(
+        |(seed, (extents, channels), kinds, (weights, activations, buffer), (flags, open))| Chain {
             seed,
             extents,
             channels,
@@ -57,12 +62,16 @@ pub(crate) fn chains() -> impl Strategy<Value = Chain> {
             bits: [weights, activations, buffer],
             per_axis: flags.0,
             float_input: flags.1,
+            open,
         },
     )
 }
 
-/// Returns the model of a chain, of as many of its layers as go together.
+/// Returns the model of a chain, of as many of its layers as go together: those that can run on its
+/// extents, and whose ranges are known if these are open.
 pub(crate) fn model(chain: &Chain) -> QuantizedModel {
+    let closed = [Some(chain.extents[0]), Some(chain.extents[1])];
+    let opened = [0, 1].map(|axis| closed[axis].filter(|_| !chain.open[axis]));
     let mut builder = Builder::new(chain);
     for kind in &chain.kinds {
         let (n, last, shape) = (
@@ -71,13 +80,14 @@ pub(crate) fn model(chain: &Chain) -> QuantizedModel {
             builder.shape.clone(),
         );
         builder.add(*kind);
-        if lower(builder.graph()).is_err() {
+        let fits = lower(builder.graph(closed)).is_ok();
+        if !fits || !lower(builder.graph(opened)).is_ok_and(|model| bound(&model).is_ok()) {
             builder.nodes.truncate(n);
             builder.last = last;
             builder.shape = shape;
         }
     }
-    lower(builder.graph()).unwrap()
+    lower(builder.graph(opened)).unwrap()
 }
 
 /// Returns inputs for a chain: all largest, all least, or noise; `[batch, height, width, channels]`.
@@ -146,8 +156,14 @@ impl Builder {
         this
     }
 
-    fn graph(&self) -> CalibratedGraph {
+    /// Returns the network for images of the given rows and columns.
+    fn graph(&self, [rows, columns]: [Option<usize>; 2]) -> CalibratedGraph {
         let mut nodes = self.nodes.clone();
+        if let CalibratedOp::Float(layer) = &mut nodes[0].op
+            && let Layer::Input(input) = layer.as_mut()
+        {
+            input.shape = vec![rows, columns, Some(self.chain.channels)];
+        }
         nodes.push(CalibratedNode {
             name: "dequantizer".to_owned(),
             inputs: vec![self.last.clone()],
@@ -279,6 +295,7 @@ impl Builder {
             11 => self.depthwise_frames(),
             12 => self.average(),
             13 => self.recurrent(),
+            22 if is_image => self.lifted(),
             _ => self.shapes(kind),
         }
     }
@@ -358,6 +375,27 @@ impl Builder {
         }
     }
 
+    /// Adds a convolution whose results are all far from 0: a border then reaches what no pixel does.
+    fn lifted(&mut self) {
+        let (c, filters) = (self.channels(), self.small(3));
+        let sign = self.numbers.next().signum();
+        let conv = Conv2D {
+            kernel: self.kernel([1, 1, c, filters]) * 0.002,
+            bias: Some(Array1::from_shape_simple_fn(filters, || {
+                sign * (2.0 + self.numbers.next())
+            })),
+            strides: [1, 1],
+            padding: self.padding(),
+            dilation: [1, 1],
+            groups: 1,
+            activation: Activation::Linear,
+            padding_value: None,
+        };
+        let shape = vec![self.shape[0], self.shape[1], filters];
+        let entry = self.weighted(json!(-1));
+        self.layer(Layer::Conv2D(conv), entry, shape, &[]);
+    }
+
     /// Returns the extents behind a window.
     fn windowed(
         &self,
@@ -423,7 +461,7 @@ impl Builder {
 
     fn transposed(&mut self) {
         let (c, filters) = (self.channels(), self.small(3));
-        let (k, stride) = ([self.small(3), self.small(3)], self.small(2));
+        let (k, stride) = ([self.small(4), self.small(4)], self.small(3));
         let conv = Conv2DTranspose {
             kernel: self.kernel([k[0], k[1], filters, c]),
             bias: self.bias(filters),

@@ -20,6 +20,23 @@ type Extents<'a> = &'a [Option<usize>];
 /// Which taps of one axis read a pixel, at some position of the output.
 type Taps = BTreeSet<Vec<bool>>;
 
+/// Whether a position may read no pixel at all.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Emptiness {
+    Never,
+    Possible,
+}
+
+impl Emptiness {
+    const fn when(is_possible: bool) -> Self {
+        if is_possible {
+            Self::Possible
+        } else {
+            Self::Never
+        }
+    }
+}
+
 /// Where a window stands at its first position.
 #[derive(Clone, Copy)]
 enum Rule {
@@ -100,7 +117,12 @@ fn dot(terms: impl Iterator<Item = (Span, i128)>) -> Span {
 
 /// Returns the taps inside the image at each position of a sliding window.
 fn window(n: Option<usize>, kernel: usize, (stride, dilation): (usize, usize), rule: Rule) -> Taps {
-    let Some(n) = n else { return runs(kernel) };
+    let Some(n) = n else {
+        return match rule {
+            Rule::Valid => Taps::from([vec![true; kernel]]),
+            Rule::Same | Rule::Filled => cuts(kernel, 1, Emptiness::when(dilation > 1)),
+        };
+    };
     let reach = (kernel - 1) * dilation + 1;
     let same = n.div_ceil(stride);
     let border = |span: usize| ((same - 1) * stride + span).saturating_sub(n);
@@ -126,7 +148,10 @@ fn reached(
     stride: usize,
     (padding, extra): (Padding, Option<usize>),
 ) -> Taps {
-    let Some(n) = n else { return runs(kernel) };
+    let Some(n) = n else {
+        let missed = Emptiness::when(kernel < stride || extra.is_some());
+        return cuts(kernel, stride, missed);
+    };
     let whole = (n - 1) * stride + kernel;
     let out = match (extra, padding) {
         (Some(extra), Padding::Same) => whole + extra - kernel / 2 * 2,
@@ -148,11 +173,21 @@ fn positions(out: usize, kernel: usize, inside: impl Fn(usize, usize) -> bool) -
     (0..out).map(at).collect()
 }
 
-/// Returns all runs of taps: an axis of open extent may show any of them.
-fn runs(kernel: usize) -> Taps {
-    let pairs = (0..kernel).flat_map(|a| (a..kernel).map(move |b| (a, b)));
-    let taps = pairs.map(|(a, b)| (0..kernel).map(|t| a <= t && t <= b).collect());
-    taps.collect()
+/// Returns what an image of any extent can show: it begins at some tap and ends before another, and
+/// only taps of one remainder modulo `stride` meet its pixels. `Emptiness` says whether all of it may
+/// be missed.
+fn cuts(kernel: usize, stride: usize, missed: Emptiness) -> Taps {
+    let mut all = Taps::new();
+    for remainder in 0..stride.min(kernel) {
+        for (begin, end) in (0..kernel).flat_map(|b| (b..=kernel).map(move |e| (b, e))) {
+            let shown = |t: usize| begin <= t && t < end && t % stride == remainder;
+            all.insert((0..kernel).map(shown).collect());
+        }
+    }
+    if missed == Emptiness::Never {
+        all.remove(&vec![false; kernel]);
+    }
+    all
 }
 
 /// Returns the least and the largest sum over taps at any position, for each of `n_sums` sums.

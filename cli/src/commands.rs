@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 mod calibrate;
+pub(crate) mod check;
 pub(crate) mod completions;
 mod config;
 mod convert;
@@ -26,6 +27,7 @@ use crate::args::Command;
 pub(crate) fn run(command: Command) -> Result<Answer> {
     match command {
         Command::Prove(args) => return prove::run(&args),
+        Command::Check(args) => return check::run(&args),
         Command::Eval(args) => return eval::run(&args),
         Command::VerifyCertificate(args) => return verify_certificate::run(&args),
         Command::Quantize(args) => quantize::run(&args),

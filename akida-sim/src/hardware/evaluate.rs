@@ -251,7 +251,12 @@ fn concerned<'a>(condition: &'a Condition, places: &'a Places) -> impl Iterator<
     };
     all.iter().filter(|place| {
         let is_formed = condition.scope != Scope::Block || place.hardware.is_some();
-        let is_kind = condition.layers.is_empty() || condition.layers.contains(&place.kind);
+        // What conversion adds is no block of layers: only rules that name it concern it.
+        let is_added = ["input_data", "dequantizer"].contains(&place.kind.as_str());
+        let is_kind = match condition.layers.as_slice() {
+            [] => !is_added,
+            kinds => kinds.contains(&place.kind),
+        };
         is_kind && (is_formed || condition.candidates)
     })
 }

@@ -639,12 +639,6 @@ fn second_generation_convolutions() -> Vec<Case> {
             flat_head(b, x)
         })
     };
-    let depthwise = |b: &mut GraphBuilder, x, how: Convolution| {
-        let x = b.depthwise_conv2d("d0", x, how);
-        let x = b.relu("d0_relu", x);
-        flat_head(b, x)
-    };
-    let _ = depthwise;
     vec![
         case("A2-LAYER-TYPE", Akida2, Error, chain),
         case("A2-CONV-DIMS", Akida2, Error, wide),

@@ -30,7 +30,7 @@ pub(crate) fn v1() -> How {
             per_tensor_activations: true,
             weight_bits: 4,
             output_bits: 4,
-            ..QuantizationParams::default().values()
+            ..*QuantizationParams::default().values()
         },
         hardware: HardwareRewrites::On,
         input: InputQuantizerMode::Never,
@@ -40,7 +40,7 @@ pub(crate) fn v1() -> How {
 /// Bits of Akida 2.0: 8.
 pub(crate) fn v2() -> How {
     How {
-        params: QuantizationParams::default().values(),
+        params: *QuantizationParams::default().values(),
         ..v1()
     }
 }

@@ -1,5 +1,6 @@
 //! `bitproof check`.
 
+mod ci;
 mod json;
 mod text;
 
@@ -10,12 +11,13 @@ use bitproof::akida_sim::QuantizedOp;
 use bitproof::akida_sim::hardware::{
     HardwareReport, LayerSize, Ranges, RuleSet, Severity, Target, check, events, sizes,
 };
-use bitproof::findings::{Findings, Level, Outcome, Rule, Status};
 use bitproof::float_model::RewriteEvent;
 use bitproof::{AnyModel, Graph, Quantized, QuantizedModel, Samples, load, quantize};
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, ValueEnum};
 use ndarray::{ArrayD, Axis};
+
+pub(super) use ci::by_target;
 
 use super::quantize::options;
 use crate::args::{
@@ -183,9 +185,9 @@ pub(super) fn run(args: &CheckArgs) -> Result<Answer> {
     match args.format.format {
         CheckFormat::Text => text::print(&checked, &model),
         CheckFormat::Json => crate::outln!("{:#}", json::report(&checked)),
-        CheckFormat::Sarif => crate::outln!("{:#}", findings(&checked, &rules).to_sarif()),
+        CheckFormat::Sarif => crate::outln!("{:#}", ci::findings(&checked, &rules).to_sarif()),
         CheckFormat::Junit => {
-            let junit = findings(&checked, &rules).to_junit();
+            let junit = ci::findings(&checked, &rules).to_junit();
             crate::outln!("{}", junit.trim_end());
         }
     }
@@ -356,64 +358,4 @@ fn measured(model: &QuantizedModel, samples: Samples, most: usize) -> Result<Eve
     }
     meter.finish();
     Ok(Events { n_samples, totals })
-}
-
-/// Returns what a CI server is told: nothing counts as a failure where the answer is yes.
-fn findings(checked: &Checked, rules: &RuleSet) -> Findings {
-    let level = |severity| match severity {
-        Severity::Error if checked.fits => Level::Warning,
-        Severity::Error => Level::Error,
-        Severity::Warning => Level::Warning,
-        Severity::Info => Level::Note,
-    };
-    let mut outcomes = Vec::new();
-    for report in &checked.reports {
-        let subject = report.target.name();
-        let outcome = |rule: &str, layer: &str, status, message: String| Outcome {
-            rule: rule.to_owned(),
-            layer: layer.to_owned(),
-            subject: subject.to_owned(),
-            status,
-            message,
-        };
-        outcomes.extend(report.findings.iter().map(|f| {
-            let message = [&f.message, &f.fix].map(|s| s.trim()).join(" ");
-            let message = message.trim().to_owned();
-            outcome(
-                &f.rule,
-                &f.layer,
-                Status::Failed(level(f.severity)),
-                message,
-            )
-        }));
-        let passed = report.passed.iter();
-        outcomes.extend(passed.map(|p| outcome(&p.rule, &p.layer, Status::Passed, String::new())));
-        outcomes.extend(report.not_checked.iter().map(|n| {
-            let message = format!("{} {}", n.subject, n.why);
-            outcome(&n.rule, &n.layer, Status::NotChecked, message)
-        }));
-    }
-    Findings {
-        command: "check".to_owned(),
-        model: checked.path.display().to_string(),
-        rules: sarif_rules(checked, rules),
-        outcomes,
-    }
-}
-
-fn sarif_rules(checked: &Checked, rules: &RuleSet) -> Vec<Rule> {
-    let targets: Vec<Target> = checked.reports.iter().map(|report| report.target).collect();
-    let concerned = rules
-        .rules
-        .iter()
-        .filter(|rule| targets.iter().any(|target| rule.concerns(*target)));
-    let described = concerned.map(|rule| {
-        let help = text::help(rule);
-        Rule {
-            id: rule.id.clone(),
-            description: text::description(rule),
-            help,
-        }
-    });
-    described.collect()
 }

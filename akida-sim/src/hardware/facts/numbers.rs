@@ -163,13 +163,14 @@ fn put_output_stages(model: &QuantizedModel, block: &Block, facts: &mut Facts) {
             facts.insert("max_found", text(found));
         }
         let Some(stage) = &layer.output else { continue };
-        let mut buffer = layer.inner.value_bits;
+        // The reference keeps scaled sums in as many value bits as their buffer has bits.
+        let mut own = -i64::from(layer.inner.value_bits.bits());
         if let Some((q, width)) = &stage.multiplier {
             scales.extend_from_slice(q.as_slice());
-            buffer = *width;
+            own = 1 - i64::from(width.bits());
         }
         shifts.extend(stage.shift.as_slice().iter().map(|s| i64::from(*s)));
-        least = least.max(-i64::from(buffer.bits()));
+        least = least.max(own);
     }
     facts.insert("has_scale", Value::Bool(!scales.is_empty()));
     put_span(

@@ -12,6 +12,8 @@ mod expr;
 mod facts;
 mod rules;
 mod size;
+mod target;
+mod widths;
 
 use std::fmt;
 
@@ -19,8 +21,9 @@ use crate::ModelError;
 
 pub use evaluate::{BlockReport, Finding, HardwareReport, NotChecked, Passed, Ranges, check};
 pub use expr::{Expr, Facts, Value};
-pub use rules::{Advice, Check, Condition, Generation, Rule, RuleSet, Scope, Severity, Target};
+pub use rules::{Advice, Check, Condition, Rule, RuleSet, Scope, Severity};
 pub use size::{LayerSize, events, sizes};
+pub use target::{Generation, Target};
 
 /// Returns whether `rule` is kept by the facts of one place: `None` where it does not apply or a fact
 /// is unknown, else the severity of what was found, if anything.

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use super::HardwareError;
 use super::expr::Facts;
 use super::facts::{Place, Places, places};
-use super::rules::{Check, Condition, Rule, RuleSet, Scope, Severity, Target};
+use super::rules::{Check, Condition, Rule, RuleSet, Scope, Severity};
+use super::target::Target;
 use crate::model::QuantizedModel;
 
 /// Whether the ranges of a model were calibrated on real samples.

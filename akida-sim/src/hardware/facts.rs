@@ -1,5 +1,6 @@
 //! What is known of a model, its layers and its blocks.
 
+mod input;
 mod numbers;
 mod windows;
 
@@ -7,12 +8,12 @@ use float_model::Shape;
 use quantizer_core::layers::IntegerOp;
 use serde_json::Value as Json;
 
-use super::blocks::{
-    Block, Grouping, Width, group, is_ignored, is_known, is_quantized, nearest, output_quantizer,
-    symbol, widths,
-};
+use self::input::Input;
+use super::blocks::{Block, Grouping, group, is_ignored, is_known, nearest, symbol};
 use super::expr::{Facts, Value};
-use super::rules::{Generation, RuleSet, Target};
+use super::rules::RuleSet;
+use super::target::{Generation, Target};
+use super::widths::{Width, is_quantized, output_quantizer, widths};
 use crate::ModelError;
 use crate::model::{InputKind, QuantizedModel, QuantizedNode, QuantizedOp};
 use crate::prove::{LayerBounds, bound};
@@ -184,14 +185,14 @@ impl Survey<'_> {
         places.collect()
     }
 
-    /// Returns the blocks in the order of the model, InputData where it is inserted.
+    /// Returns the blocks in the order of the model, `InputData` where it is inserted.
     fn blocks(&self) -> Vec<Place> {
         let mut places = Vec::new();
         let inputs: Vec<Input> = self
             .grouping
             .blocks
             .iter()
-            .map(|b| self.input_of(b))
+            .map(|b| Input::of(self, b))
             .collect();
         let kinds: Vec<String> = self
             .grouping
@@ -393,55 +394,6 @@ impl Survey<'_> {
             layers: vec![nodes[first].name.clone()],
             facts,
         })
-    }
-
-    /// Returns what is known of the integers that a block takes.
-    fn input_of(&self, block: &Block) -> Input {
-        let model = self.model;
-        let operand = block.operands.first().copied();
-        let width = operand.and_then(|i| self.widths[i]);
-        let entry = operand.map(|i| &model.nodes[i].op);
-        let is_raw = matches!(entry, Some(QuantizedOp::Input(InputKind::Raw { .. })));
-        let is_conv = symbol(&model.nodes[block.main]) == "Conv" && block.is_first;
-        let channels = model.nodes[block.main].inputs.first();
-        let channels = channels.and_then(|i| model.nodes[*i].shape.last().copied().flatten());
-        let few = matches!(channels, Some(1 | 3));
-        let bytes = Width {
-            bits: 8,
-            is_signed: false,
-        };
-        let sequence = block.sequence(model);
-        let found = self.rules.blocks_of(self.generation, &sequence);
-        Input {
-            width,
-            is_pixels: is_conv && is_raw && width == Some(bytes),
-            is_image: is_conv && few && width == Some(bytes),
-            fits_image_layer: is_conv && few && found.contains_key("input_conv"),
-        }
-    }
-}
-
-/// What is known of the integers that a block takes.
-struct Input {
-    width: Option<Width>,
-    /// Whether a first convolution takes raw bytes.
-    is_pixels: bool,
-    /// Whether a first convolution takes bytes of 1 or 3 channels.
-    is_image: bool,
-    /// Whether a first block of 1 or 3 channels has a sequence of the image input layer.
-    fits_image_layer: bool,
-}
-
-impl Input {
-    fn put(&self, facts: &mut Facts) {
-        if let Some(width) = self.width {
-            facts.insert("ib", Value::Int(width.bits.into()));
-            facts.insert("i_signed", Value::Bool(width.is_signed));
-            facts.insert("i_type", text(type_name(width)));
-        }
-        facts.insert("pixels", Value::Bool(self.is_pixels));
-        facts.insert("image_input", Value::Bool(self.is_image));
-        facts.insert("image_shaped", Value::Bool(self.fits_image_layer));
     }
 }
 

@@ -46,21 +46,18 @@ fn elements(shape: &Shape) -> Option<u64> {
 /// Returns the products of a layer; those of a transposed convolution count the pixels that it takes,
 /// each of which meets the whole kernel.
 fn macs(model: &QuantizedModel, node: &QuantizedNode) -> u64 {
-    let per_pixel = match &node.op {
-        QuantizedOp::Integer(layer) => match &layer.op {
-            IntegerOp::Conv2DTranspose(op) => op.kernel.len(),
-            IntegerOp::DepthwiseConv2DTranspose(op) => op.kernel.len(),
-            _ => return node.multiplications(),
-        },
-        QuantizedOp::Input(_)
-        | QuantizedOp::InputQuantizer { .. }
-        | QuantizedOp::Dequantizer(_)
-        | QuantizedOp::Float(_) => return 0,
+    let QuantizedOp::Integer(layer) = &node.op else {
+        return 0;
     };
-    let input = node
-        .inputs
-        .first()
-        .map(|i| model.nodes[*i].shape.as_slice());
+    let per_pixel = if let IntegerOp::Conv2DTranspose(op) = &layer.op {
+        op.kernel.len()
+    } else if let IntegerOp::DepthwiseConv2DTranspose(op) = &layer.op {
+        op.kernel.len()
+    } else {
+        return node.multiplications();
+    };
+    let input = node.inputs.first();
+    let input = input.map(|i| model.nodes[*i].shape.as_slice());
     let Some([Some(rows), Some(columns), _]) = input else {
         return 0;
     };

@@ -6,8 +6,9 @@ use quantizer_core::round::shift_left;
 use quantizer_core::{PerAxis, Stage};
 use serde_json::Value as Json;
 
-use super::super::blocks::{Block, is_quantized};
+use super::super::blocks::Block;
 use super::super::expr::{Facts, Value};
+use super::super::widths::is_quantized;
 use super::{count, put, text};
 use crate::model::{QuantizedModel, QuantizedNode, QuantizedOp};
 use crate::prove::LayerBounds;
@@ -118,12 +119,12 @@ fn put_layer(layer: &IntegerLayer, facts: &mut Facts) {
         "inshift_max"
     };
     facts.insert(name, Value::Int(largest.into()));
-    let border = match &layer.op {
-        IntegerOp::Conv2D(op) => match &op.border {
-            Border::Value(values) => Some(values),
-            Border::Valid | Border::Same => None,
-        },
-        _ => None,
+    let border = if let IntegerOp::Conv2D(op) = &layer.op
+        && let Border::Value(values) = &op.border
+    {
+        Some(values)
+    } else {
+        None
     };
     facts.insert("has_padv", Value::Bool(border.is_some()));
     put_span(facts, ["padv_min", "padv_max"], border);

@@ -295,7 +295,7 @@ fn quantized(
     }
     let mut meter = Meter::new(0, samples::unit(&samples));
     let quantized = quantize(graph, samples, &options, &mut |p| {
-        meter.set(p.done, p.total)
+        meter.set(p.done, p.total);
     });
     meter.finish();
     let Quantized {

@@ -320,26 +320,28 @@ fn connect(blocks: &mut [Block], links: &Links) {
     }
 }
 
-/// Returns the legal sequence that differs least from `sequence`, of those with the same main layer
-/// if there are any.
+/// Returns the legal sequence that differs least from `sequence`: of those with the same main layer if
+/// there are any, and of those with the same layers in another order if there are any.
 pub(super) fn nearest(
     rules: &RuleSet,
     generation: Generation,
     block: &Block,
     sequence: &str,
 ) -> String {
+    let sorted = |sequence: &str| {
+        let mut words: Vec<String> = sequence.split(' ').map(str::to_owned).collect();
+        words.sort();
+        words
+    };
+    let own = sorted(sequence);
     let all = rules.patterns.iter().filter_map(|pattern| {
-        let sequences = pattern.of(generation)?;
-        Some(
-            sequences
-                .sequences
-                .iter()
-                .map(|s| (pattern.kind == block.kind, s)),
-        )
+        let sequences = pattern.of(generation)?.sequences.iter();
+        Some(sequences.map(|s| (pattern.kind != block.kind, s)))
     });
-    let best = all
-        .flatten()
-        .min_by_key(|(same_kind, candidate)| (!same_kind, edits(sequence, candidate)));
+    let best = all.flatten().min_by_key(|(is_other_kind, candidate)| {
+        let are_other_layers = sorted(candidate) != own;
+        (*is_other_kind, are_other_layers, edits(sequence, candidate))
+    });
     best.map_or_else(String::new, |(_, s)| s.replace(' ', ", "))
 }
 

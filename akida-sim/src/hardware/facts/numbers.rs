@@ -21,6 +21,9 @@ pub(super) fn put_facts(
     facts: &mut Facts,
 ) {
     put_output_stages(model, block, facts);
+    for name in ["has_bias", "has_padv", "has_sums", "has_zp"] {
+        facts.insert(name, Value::Bool(false));
+    }
     let node = &model.nodes[block.main];
     match &node.op {
         QuantizedOp::InputQuantizer { quantizer, .. } => {
@@ -127,7 +130,22 @@ fn put_layer(layer: &IntegerLayer, facts: &mut Facts) {
         None
     };
     facts.insert("has_padv", Value::Bool(border.is_some()));
-    put_span(facts, ["padv_min", "padv_max"], border);
+    // The border of the input before its shift, which is what conversion writes.
+    let shift = layer.entries.first().map(|entry| &entry.shift);
+    let border = border.map(|values| match shift {
+        None => values.clone(),
+        Some(shift) => values.zip(shift, unshifted),
+    });
+    put_span(facts, ["padv_min", "padv_max"], border.as_ref());
+}
+
+/// Returns the integer that `shift` makes `v` of; `v` itself if there is none.
+fn unshifted(v: i64, shift: u32) -> i64 {
+    if v == 0 || v.trailing_zeros() >= shift {
+        v.checked_shr(shift).unwrap_or(0)
+    } else {
+        v
+    }
 }
 
 /// Returns the first bias that is no `b << shift` with `b` of 8 bits and a sign.

@@ -100,7 +100,7 @@ def operators():
 
 
 def shared():
-    """A layer that is called twice, which is refused."""
+    """A layer that is called twice."""
     x = keras.Input(SHAPE, name="in")
     conv = L.Conv2D(2, 1, name="conv")
     return keras.Model(x, conv(conv(x)), name="shared")
@@ -136,9 +136,8 @@ for make in (branches, nested, implied, mixed, operators, shared):
     set_weights(model)
     model.save(FOLDER / f"{name}.keras")
     plain_zip(FOLDER / f"{name}.keras")
-    if make is not shared:
-        np.savez(FOLDER / f"{name}.npz", x=x, y=np.asarray(model(x), np.float32))
-        model.save(str(FOLDER / f"{name}.h5"), **({"include_optimizer": False}))
+    np.savez(FOLDER / f"{name}.npz", x=x, y=np.asarray(model(x), np.float32))
+    model.save(str(FOLDER / f"{name}.h5"), **({"include_optimizer": False}))
     if make in (nested, implied):
         model.save_weights(str(FOLDER / f"{name}_only.weights.h5"))
         (FOLDER / f"{name}_only.json").write_text(model.to_json())

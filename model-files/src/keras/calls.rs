@@ -40,25 +40,23 @@ impl Tensor {
     }
 }
 
-/// Returns the tensors that the only call of layer `name` takes, in order.
-pub(super) fn inbound(name: &str, nodes: Option<&Value>) -> Result<Vec<Tensor>, Refused> {
+/// Returns the tensors that each call of layer `name` takes, in order; a layer that is shared has
+/// several.
+pub(super) fn inbound(name: &str, nodes: Option<&Value>) -> Result<Vec<Vec<Tensor>>, Refused> {
     let nodes = nodes
         .and_then(Value::as_array)
         .map(Vec::as_slice)
         .unwrap_or_default();
-    match nodes {
-        [] => Ok(Vec::new()),
-        [Value::Object(node)] => keras_3(name, node),
-        [node] => keras_2(name, node),
-        // Some versions leave out the list of calls when there is one tensor.
-        [Value::String(_), ..] => {
-            let nodes = Value::Array(nodes.to_vec());
-            keras_2(name, &Value::Array(vec![nodes]))
-        }
-        _ => Err(Refused::Unsupported(format!(
-            "layer `{name}`, which is shared"
-        ))),
+    // Some versions leave out the list of calls when there is one tensor.
+    if let [Value::String(_), ..] = nodes {
+        let nodes = Value::Array(nodes.to_vec());
+        return Ok(vec![keras_2(name, &Value::Array(vec![nodes]))?]);
     }
+    let call = |node: &Value| match node.as_object() {
+        Some(node) => keras_3(name, node),
+        None => keras_2(name, node),
+    };
+    nodes.iter().map(call).collect()
 }
 
 /// Parses a call of Keras 2: `[[layer, call, output, arguments], ...]`.

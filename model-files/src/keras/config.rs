@@ -46,8 +46,10 @@ pub(super) struct Tree {
 #[derive(Clone, Debug)]
 pub(super) struct Part {
     pub(super) item: Item,
-    /// What its only call takes.
+    /// What its first call takes.
     pub(super) calls: Vec<Tensor>,
+    /// What the calls after it take, where the layer is shared.
+    pub(super) repeats: Vec<Vec<Tensor>>,
     pub(super) inner: Option<Box<Tree>>,
 }
 
@@ -99,7 +101,9 @@ fn functional(config: &Value) -> Result<Tree, Refused> {
             (part.item, part.calls) = keras_3::operation(part.item, nodes)?;
         } else if part.inner.is_some() || quantized::is_known(&part.item.class) {
             // Calls of classes that are not known have their own forms; they are refused later.
-            part.calls = calls::inbound(&part.item.name, nodes)?;
+            let mut calls = calls::inbound(&part.item.name, nodes)?.into_iter();
+            part.calls = calls.next().unwrap_or_default();
+            part.repeats = calls.collect();
         }
         parts.push(part);
     }
@@ -108,7 +112,11 @@ fn functional(config: &Value) -> Result<Tree, Refused> {
         ends.ok_or_else(|| Refused::Invalid(key.to_owned()))
     };
     let mut outputs = ends("output_layers")?;
-    let called = parts.iter_mut().flat_map(|part| part.calls.iter_mut());
+    let called = parts.iter_mut().flat_map(|part| {
+        part.calls
+            .iter_mut()
+            .chain(part.repeats.iter_mut().flatten())
+    });
     for tensor in called.chain(outputs.iter_mut()) {
         if let Some(new) = renamed.get(&tensor.layer) {
             tensor.layer.clone_from(new);
@@ -177,6 +185,7 @@ fn implied_input(value: &Value, config: &Value, first: &Part) -> Part {
     Part {
         item,
         calls: Vec::new(),
+        repeats: Vec::new(),
         inner: None,
     }
 }
@@ -226,6 +235,7 @@ fn part(layer: &Value) -> Result<Part, Refused> {
     Ok(Part {
         item,
         calls: Vec::new(),
+        repeats: Vec::new(),
         inner,
     })
 }

@@ -3,6 +3,9 @@
 //! A layer `conv` of a model `block` is called `block/conv`, with one component for each model
 //! around it. Where the graph has a layer of that name already, it is `block/conv_1`, `block/conv_2`
 //! and so on. Inputs of inner models disappear: their consumers take what the model is called with.
+//!
+//! A layer that is called several times becomes as many layers with the same weights: `conv`,
+//! `conv_1`, `conv_2`. Each is quantized for itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +15,9 @@ use super::quantized::{element, is_list};
 
 /// Most models in one model; the order in which they can be inlined is searched.
 const MOST_MODELS: usize = 1000;
+
+/// Most calls of one layer; each has the weights for itself.
+const MOST_CALLS: usize = 64;
 
 /// Returns the layers of a model and of all models in it.
 pub(super) fn flattened(tree: Tree) -> Result<ModelConfig, Refused> {
@@ -72,9 +78,23 @@ impl Flat {
                 part.item.name = self.free_name(&format!("{prefix}{own}"));
             }
             let outputs = outputs(&part);
-            if !sources.insert(own, outputs) {
+            if !sources.insert(own.clone(), outputs) {
                 let message = format!("two layers are named `{}`", part.item.name);
                 return Err(Refused::Invalid(message));
+            }
+            if part.repeats.len() >= MOST_CALLS {
+                let message = format!(
+                    "layer `{own}`, which is called {} times",
+                    part.repeats.len() + 1
+                );
+                return Err(Refused::Unsupported(message));
+            }
+            for (number, calls) in (1..).zip(std::mem::take(&mut part.repeats)) {
+                let mut again = part.clone();
+                again.item.name = self.free_name(&part.item.name);
+                again.calls = calls;
+                sources.insert_call(own.clone(), number, self::outputs(&again));
+                added.push(again);
             }
             added.push(part);
         }
@@ -118,6 +138,10 @@ impl Flat {
             let part = models.swap_remove(next);
             let Some(inner) = part.inner else { continue };
             let name = part.item.name;
+            if !part.repeats.is_empty() {
+                let message = format!("model `{name}`, which is shared");
+                return Err(Refused::Unsupported(message));
+            }
             let feeds = part.calls.iter().map(|t| sources.get(&name, t));
             let feeds = feeds.collect::<Result<Vec<_>, _>>()?;
             let outputs = self.add(*inner, &format!("{prefix}{name}/"), Some(&feeds))?;
@@ -153,7 +177,8 @@ fn outputs(part: &Part) -> Vec<String> {
 /// What the layers of one model give: names in the graph.
 #[derive(Default)]
 struct Sources {
-    outputs: BTreeMap<String, Vec<String>>,
+    /// By layer and number of the call.
+    outputs: BTreeMap<(String, u64), Vec<String>>,
     /// Inner models. Their own construction counts as a call in Keras 2.
     models: BTreeSet<String>,
 }
@@ -188,12 +213,17 @@ impl Sources {
     }
 
     fn has(&self, layer: &str) -> bool {
-        self.outputs.contains_key(layer)
+        self.outputs.contains_key(&(layer.to_owned(), 0))
     }
 
     /// Returns whether the name is new.
     fn insert(&mut self, layer: String, outputs: Vec<String>) -> bool {
-        self.outputs.insert(layer, outputs).is_none()
+        self.outputs.insert((layer, 0), outputs).is_none()
+    }
+
+    /// Adds what a call after the first gives.
+    fn insert_call(&mut self, layer: String, call: u64, outputs: Vec<String>) {
+        self.outputs.insert((layer, call), outputs);
     }
 
     /// Returns the name in the graph of the layer that gives a tensor to `consumer`.
@@ -203,17 +233,24 @@ impl Sources {
             call,
             output,
         } = tensor;
-        let Some(outputs) = self.outputs.get(layer) else {
+        if !self.has(layer) {
             return Err(Refused::Invalid(format!(
                 "layer `{consumer}` takes `{layer}`, which is no layer"
             )));
-        };
-        let last_call = u64::from(self.models.contains(layer));
-        match outputs.get(*output) {
-            Some(name) if *call <= last_call => Ok(name.clone()),
-            _ => Err(Refused::Unsupported(format!(
-                "layer `{consumer}` takes a second call or a second output of a layer"
-            ))),
         }
+        let call = if self.models.contains(layer) && *call == 1 {
+            0
+        } else {
+            *call
+        };
+        let outputs = self.outputs.get(&(layer.clone(), call));
+        outputs
+            .and_then(|outputs| outputs.get(*output))
+            .cloned()
+            .ok_or_else(|| {
+                Refused::Unsupported(format!(
+                    "layer `{consumer}` takes a call or an output that layer `{layer}` does not have"
+                ))
+            })
     }
 }

@@ -56,6 +56,7 @@ fn models_compute_what_keras_does() {
             ("nested", 1e-5),
             ("implied", 1e-5),
             ("operators", 1e-5),
+            ("shared", 1e-5),
             // Keras computes it in half precision, we do not.
             ("mixed", 5e-3),
         ] {
@@ -115,7 +116,7 @@ fn the_json_beside_weights_may_be_config_json() {
 #[test]
 fn all_forms_of_a_model_are_one_graph() {
     for generation in ["k2", "k3"] {
-        for model in ["branches", "nested", "implied", "operators"] {
+        for model in ["branches", "nested", "implied", "operators", "shared"] {
             let name = format!("{generation}_{model}");
             let archive = read(&made(&format!("{name}.keras")));
             assert_eq!(archive, read(&made(&format!("{name}.h5"))), "{name}");
@@ -156,13 +157,12 @@ fn layers_of_inner_models_have_the_names_of_the_models_too() {
 }
 
 #[test]
-fn layers_that_are_called_twice_are_refused() {
+fn a_layer_that_is_called_twice_is_two_with_the_same_weights() {
     for file in ["k2_shared.keras", "k3_shared.keras"] {
-        let error = read_keras_archive(&made(file)).unwrap_err().to_string();
-        assert!(
-            error.contains("not supported: layer `conv`, which is shared"),
-            "{error}"
-        );
+        let graph = read_keras_archive(&made(file)).unwrap();
+        let names: Vec<&str> = graph.nodes().iter().map(|n| n.name.as_str()).collect();
+        assert_eq!(names, ["in", "conv", "conv_1"], "{file}");
+        assert_eq!(graph.nodes()[1].layer, graph.nodes()[2].layer, "{file}");
     }
 }
 

@@ -92,6 +92,11 @@ pub(crate) enum Command {
         after_help = "Example:\n  bitproof prove model.bpq.safetensors --buffer-bits 24 --witness witnesses\n  bitproof prove model.bpq.safetensors --strict --format sarif > prove.sarif\n  bitproof prove model.bpq.safetensors --suggest --float model.h5 --samples x.npy --data test.npz\n\nExit codes: 0 proved or not refuted, 1 refuted (with --strict also: not proved)."
     )]
     Prove(crate::commands::prove::ProveArgs),
+    /// Say whether a model fits the published limits of a target, with every rule that it breaks
+    #[command(
+        after_help = "Every layer's size is printed too; with --samples, its events. What no public source tells is listed as\nnot checked: above all, whether the model fits the memory.\n\nExample:\n  bitproof check model.bpq.safetensors --target akida2\n  bitproof check model.h5 --float -w 4 -a 4 --all-targets\n  bitproof check model.bpq.safetensors --target akd1000,akd1500 --format sarif > check.sarif\n\nExit codes: 0 it fits, 1 it does not (with --all-targets: it fits none)."
+    )]
+    Check(Box<crate::commands::check::CheckArgs>),
     /// Check every number of a certificate of `prove` again, by a second computation
     #[command(
         after_help = "Example:\n  bitproof prove model.bpq.safetensors --certificate proof.json\n  bitproof verify-certificate model.bpq.safetensors proof.json\n\nExit codes: 0 every number is right, 1 one is not, or the model is another."

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
 use crate::model::QuantizedModel;
-use crate::prove::{LayerBounds, Range, bound};
+use crate::prove::{LayerBounds, Range, bound, with_buffer_bits};
 
 pub use check::{CertificateRefused, check};
 
@@ -66,17 +66,20 @@ pub struct Ends {
     pub hi: Vec<i64>,
 }
 
-/// Returns the certificate of a model, as its buffers are.
+/// Returns the certificate of a model, or of the model as if every buffer had `buffer_bits` bits.
 ///
 /// # Errors
 ///
-/// What [`bound`] refuses.
+/// What [`bound`] and [`with_buffer_bits`] refuse.
 pub fn certify(
     model: &QuantizedModel,
     model_sha256: String,
     buffer_bits: Option<u8>,
 ) -> Result<Certificate, ModelError> {
-    let bounds = bound(model)?;
+    let bounds = match buffer_bits {
+        None => bound(model)?,
+        Some(bits) => bound(&with_buffer_bits(model, bits)?)?,
+    };
     let stages = bounds.iter().flat_map(|layer| &layer.stages);
     let proved = stages
         .filter(|stage| !stage.stage.clips_by_design())

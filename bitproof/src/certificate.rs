@@ -4,14 +4,14 @@ use std::path::Path;
 
 use akida_sim::QuantizedModel;
 use akida_sim::certificate::{Certificate, CertificateRefused, certify, check};
-use akida_sim::prove::with_buffer_bits;
 
 use crate::{Error, load_quantized, sha256_file};
 
 /// A certificate is not larger than this: about 200 bytes for each channel of 2^20.
 const LARGEST_CERTIFICATE: u64 = 1 << 28;
 
-/// Writes the certificate of `model`, read from `model_path`, to `path`.
+/// Writes the certificate of `model`, read from `model_path`, to `path`; with `buffer_bits` that of
+/// hardware whose buffers all have so many bits.
 ///
 /// # Errors
 ///
@@ -51,10 +51,7 @@ pub fn verify_certificate(
     let text = std::fs::read_to_string(path).map_err(|e| invalid(e.to_string()))?;
     let certificate: Certificate =
         serde_json::from_str(&text).map_err(|e| invalid(format!("no certificate: {e}")))?;
-    let mut model = load_quantized(model_path)?;
-    if let Some(bits) = certificate.buffer_bits {
-        model = with_buffer_bits(&model, bits)?;
-    }
+    let model = load_quantized(model_path)?;
     let checked = check(&certificate, &model, &digest(model_path)?);
     Ok(checked.map(|()| certificate))
 }

@@ -206,3 +206,24 @@ fn a_changed_weight_makes_a_certificate_worthless() {
     let (code, out, err) = bitproof(&["verify-certificate", &model, &certificate]);
     assert_ne!(code, 0, "{out} {err}");
 }
+
+#[test]
+fn a_certificate_of_other_buffers_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wide.json");
+    let path = file.to_str().unwrap();
+    let model = quantized("03-tiny-conv-8bit-per-axis");
+    let (code, _, err) = bitproof(&["prove", &model]);
+    assert_eq!(code, 1, "its own buffers are refuted: {err}");
+    let wide = ["--buffer-bits", "40", "--certificate", path];
+    let (of_wide, _, err) = bitproof(&[&["prove", &model], &wide[..]].concat());
+    let args = ["verify-certificate", &model, path];
+    let (code, out, _) = bitproof(&args);
+    assert_eq!(code, 0, "{out} {err}");
+    let is_said = out.starts_with("accepted for buffers of 40 bits, not for the model's own: ");
+    assert!(is_said, "{out}");
+    let (_, out, _) = bitproof(&[&args[..], &["--format", "json"]].concat());
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(json["buffer_bits"], 40);
+    assert_eq!(json["proved"], of_wide == 0, "{out}");
+}

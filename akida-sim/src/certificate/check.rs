@@ -2,21 +2,25 @@
 //!
 //! Numbers are `i128`, rounding and saturation are written out, and each layer is checked against
 //! the ranges that the certificate itself gives for its inputs. A certificate is accepted only if
-//! every number in it is the one found here. Read this file first, then `layer`, `sums`, `span`.
+//! every number in it is the one found here. Read this file first, then `widths`, `layer`, `sums`,
+//! `span`.
 
 mod layer;
 mod span;
 mod sums;
+mod widths;
 
 use std::fmt;
 
 use float_model::Dtype;
 use quantizer_core::Stage;
+use quantizer_core::layers::IntegerLayer;
 
 use super::{CERTIFICATE_VERSION, Certificate, CertifiedLayer, Ends};
 use crate::model::{InputKind, QuantizedModel, QuantizedNode, QuantizedOp};
 use layer::{Found, Input};
 use span::{Span, each, full};
+use widths::Widths;
 
 /// Why a certificate is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +37,8 @@ impl std::error::Error for CertificateRefused {}
 type Checked<T> = Result<T, String>;
 
 /// Checks every number of a certificate against `model`, whose file has the digest `sha256`.
+///
+/// `model` has its own buffers, also where the certificate is about others.
 ///
 /// # Errors
 ///
@@ -56,8 +62,14 @@ fn checked(certificate: &Certificate, model: &QuantizedModel, sha256: &str) -> C
         "it has another number of layers than the model".to_owned()
     })?;
     let mut proved = true;
+    let mut all = Layers {
+        model,
+        certificate,
+        outgoing: Vec::with_capacity(model.nodes.len()),
+    };
     for (node, layer) in model.nodes.iter().zip(&certificate.layers) {
-        proved &= check_layer(node, layer, model, certificate)
+        proved &= all
+            .check(node, layer)
             .map_err(|message| format!("layer `{}`: {message}", node.name))?;
     }
     ensure(certificate.proved == proved, || {
@@ -65,51 +77,72 @@ fn checked(certificate: &Certificate, model: &QuantizedModel, sha256: &str) -> C
     })
 }
 
-/// Checks one layer; returns whether none of its buffers can overflow.
-fn check_layer(
-    node: &QuantizedNode,
-    claimed: &CertifiedLayer,
-    model: &QuantizedModel,
-    certificate: &Certificate,
-) -> Checked<bool> {
-    ensure(claimed.name == node.name, || {
-        format!("called `{}` there", claimed.name)
-    })?;
-    let mut found = Found::default();
-    let channels = node.shape.last().copied().flatten().unwrap_or(0);
-    let output = match &node.op {
-        QuantizedOp::Input(InputKind::Raw { dtype, format }) => {
-            let (low, high) = full(format.value_bits.bits());
-            let is_unsigned = matches!(dtype, Dtype::UInt8 | Dtype::UInt16);
-            Some(vec![(if is_unsigned { 0 } else { low }, high); channels])
-        }
-        QuantizedOp::InputQuantizer { quantizer, .. } => {
-            let bits = quantizer.value_bits.bits();
-            let any = vec![full(bits); channels];
-            Some(match &quantizer.zero_point {
-                None => any,
-                Some(zero) => {
+/// The layers of a model, and those that are checked.
+struct Layers<'a> {
+    model: &'a QuantizedModel,
+    certificate: &'a Certificate,
+    /// Widths of what leaves each layer that is checked; `None` for floats.
+    outgoing: Vec<Option<u8>>,
+}
+
+impl Layers<'_> {
+    /// Checks the next layer; returns whether none of its buffers can overflow.
+    fn check(&mut self, node: &QuantizedNode, claimed: &CertifiedLayer) -> Checked<bool> {
+        ensure(claimed.name == node.name, || {
+            format!("called `{}` there", claimed.name)
+        })?;
+        let mut found = Found::default();
+        let channels = node.shape.last().copied().flatten().unwrap_or(0);
+        let (width, output) = match &node.op {
+            QuantizedOp::Input(InputKind::Raw { dtype, format }) => {
+                let bits = format.value_bits.bits();
+                let (low, high) = full(bits);
+                let is_unsigned = matches!(dtype, Dtype::UInt8 | Dtype::UInt16);
+                let least = if is_unsigned { 0 } else { low };
+                (Some(bits), Some(vec![(least, high); channels]))
+            }
+            QuantizedOp::InputQuantizer { quantizer, .. } => {
+                let bits = quantizer.value_bits.bits();
+                let mut any = vec![full(bits); channels];
+                if let Some(zero) = &quantizer.zero_point {
                     let moved = each(&any, |v, c| v + i128::from(zero.at(c)));
-                    found.clip(Stage::ZeroPoint, bits, moved)
+                    any = found.clip(Stage::ZeroPoint, bits, moved);
                 }
-            })
-        }
-        QuantizedOp::Integer(layer) => {
-            ensure(channels > 0, || "an open number of channels".to_owned())?;
-            let inputs = node.inputs.iter().map(|i| {
-                let ends = certificate.layers[*i].output.as_ref();
-                Ok((spans(ends.ok_or("takes floats")?)?, &model.nodes[*i].shape))
-            });
-            let inputs = inputs.collect::<Checked<Vec<_>>>()?;
-            let inputs: Vec<Input<'_>> = inputs.iter().map(|(x, s)| (&x[..], &s[..])).collect();
-            Some(found.layer(layer, &inputs, &node.shape)?)
-        }
-        QuantizedOp::Input(InputKind::Float(_))
-        | QuantizedOp::Dequantizer(_)
-        | QuantizedOp::Float(_) => None,
-    };
-    compare("its output", claimed.output.as_ref(), output.as_deref())?;
-    compare_stages(claimed, &found)
+                (Some(bits), Some(any))
+            }
+            QuantizedOp::Integer(layer) => {
+                ensure(channels > 0, || "an open number of channels".to_owned())?;
+                let (width, output) = self.integers(node, layer, &mut found)?;
+                (Some(width), Some(output))
+            }
+            QuantizedOp::Input(InputKind::Float(_))
+            | QuantizedOp::Dequantizer(_)
+            | QuantizedOp::Float(_) => (None, None),
+        };
+        self.outgoing.push(width);
+        compare("its output", claimed.output.as_ref(), output.as_deref())?;
+        compare_stages(claimed, &found)
+    }
+
+    /// Returns the width and the ranges of what leaves a layer that runs on integers.
+    fn integers(
+        &self,
+        node: &QuantizedNode,
+        layer: &IntegerLayer,
+        found: &mut Found,
+    ) -> Checked<(u8, Vec<Span>)> {
+        let inputs = node.inputs.iter().map(|i| {
+            let ends = self.certificate.layers[*i].output.as_ref();
+            let spans = spans(ends.ok_or("takes floats")?)?;
+            Ok((spans, &self.model.nodes[*i].shape))
+        });
+        let inputs = inputs.collect::<Checked<Vec<_>>>()?;
+        let inputs: Vec<Input<'_>> = inputs.iter().map(|(x, s)| (&x[..], &s[..])).collect();
+        let taken: Vec<Option<u8>> = node.inputs.iter().map(|i| self.outgoing[*i]).collect();
+        let widths = Widths::new(layer, &taken, self.certificate.buffer_bits)?;
+        let output = found.layer(layer, &widths, &inputs, &node.shape)?;
+        Ok((widths.outgoing, output))
+    }
 }
 
 /// Compares the intermediates of a layer; returns whether none of its buffers can overflow.

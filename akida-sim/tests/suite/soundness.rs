@@ -299,6 +299,28 @@ proptest! {
     }
 
     #[test]
+    fn the_checker_finds_the_widths_of_other_buffers(chain in chains(), bits in 1..60_u8) {
+        let model = model(&chain);
+        let bits = Some(bits);
+        let mut certificate = match certify(&model, "digest".to_owned(), bits) {
+            Ok(certificate) => certificate,
+            Err(_) => {
+                // What the prover refuses no certificate can be about.
+                let mut own = certify(&model, "digest".to_owned(), None).unwrap();
+                own.buffer_bits = bits;
+                prop_assert!(check(&own, &model, "digest").is_err());
+                return Ok(());
+            }
+        };
+        prop_assert_eq!(check(&certificate, &model, "digest"), Ok(()));
+        // It is no certificate for the model's own buffers, unless all widths are the same.
+        let own = certify(&model, "digest".to_owned(), None).unwrap();
+        certificate.buffer_bits = None;
+        let is_own = check(&certificate, &model, "digest").is_ok();
+        prop_assert_eq!(is_own, certificate.layers == own.layers);
+    }
+
+    #[test]
     fn the_checker_notices_every_weight_of_a_chain(chain in chains(), pick in any::<u64>()) {
         let model = model(&chain);
         let certificate = certify(&model, "digest".to_owned(), None).unwrap();

@@ -25,25 +25,41 @@ pub(crate) struct VerifyCertificateArgs {
 /// Checks every number of a certificate again.
 pub(super) fn run(args: &VerifyCertificateArgs) -> Result<Answer> {
     let outcome = verify_certificate(&args.certificate, &args.model)?;
-    let (accepted, proved, reason) = match &outcome {
-        Ok(certificate) => (true, certificate.proved, None),
-        Err(refused) => (false, false, Some(refused.to_string())),
+    let (accepted, proved, buffer_bits, reason) = match &outcome {
+        Ok(certificate) => (true, certificate.proved, certificate.buffer_bits, None),
+        Err(refused) => (false, false, None, Some(refused.to_string())),
     };
     match args.format.format {
         Format::Json => {
             crate::outln!(
                 "{:#}",
-                json!({ "accepted": accepted, "proved": proved, "reason": reason })
+                json!({ "accepted": accepted, "proved": proved, "buffer_bits": buffer_bits,
+                    "reason": reason })
             );
         }
         Format::Text => crate::outln!(
             "{}",
             match &reason {
                 Some(reason) => format!("REFUSED: {reason}"),
-                None if proved => "accepted: no input can overflow a buffer".to_owned(),
-                None => "accepted: its ranges are right, and let a buffer overflow".to_owned(),
+                None => accepted_text(proved, buffer_bits),
             }
         ),
     }
     Ok(if accepted { Answer::Yes } else { Answer::No })
+}
+
+/// Says what an accepted certificate shows, and of which buffers: those of the model, or others.
+fn accepted_text(proved: bool, buffer_bits: Option<u8>) -> String {
+    let (whose, one) = match buffer_bits {
+        None => (String::new(), "a buffer".to_owned()),
+        Some(bits) => (
+            format!(" for buffers of {bits} bits, not for the model's own"),
+            format!("a buffer of {bits} bits"),
+        ),
+    };
+    if proved {
+        format!("accepted{whose}: no input can overflow {one}")
+    } else {
+        format!("accepted{whose}: its ranges are right, and let {one} overflow")
+    }
 }

@@ -7,6 +7,7 @@ use quantizer_core::layers::{Border, ConcatAxis, IntegerLayer, IntegerOp, Recurr
 use super::Checked;
 use super::span::{Span, cut, each, full, half_up, in_64_bits, join, left, plus, times, total};
 use super::sums::{depthwise, matrix, windows};
+use super::widths::Widths;
 
 /// Ranges of an input and the extents of its items.
 pub(super) type Input<'a> = (&'a [Span], &'a [Option<usize>]);
@@ -27,20 +28,22 @@ impl Found {
     pub(super) fn layer(
         &mut self,
         layer: &IntegerLayer,
+        widths: &Widths,
         inputs: &[Input<'_>],
         shape: &[Option<usize>],
     ) -> Checked<Vec<Span>> {
         let mut entered = Vec::new();
-        for ((x, item), entry) in inputs.iter().zip(&layer.entries) {
+        let entries = layer.entries.iter().zip(&widths.entries);
+        for ((x, item), (entry, bits)) in inputs.iter().zip(entries) {
             let mut x = x.to_vec();
             if entry.shift.as_slice().iter().any(|shift| *shift != 0) {
                 let shifted = each(&x, |v, c| left(v, entry.shift.at(c)));
-                x = self.clip(entry.stage, entry.value_bits.bits(), shifted);
+                x = self.clip(entry.stage, *bits, shifted);
             }
             entered.push((x, *item));
         }
-        let bits = layer.inner.value_bits.bits();
-        let mut y = self.operation(layer, &entered, shape)?;
+        let bits = widths.inner;
+        let mut y = self.operation(layer, widths, &entered, shape)?;
         if let Some(bias) = &layer.bias {
             let (low, high) = full(bits);
             let aligned = |c| left(bias.values.at(c).into(), bias.shift.at(c)).clamp(low, high);
@@ -48,9 +51,9 @@ impl Found {
             y = self.clip(Stage::BiasAdd, bits, sums);
         }
         if let Some(output) = &layer.output {
-            if let Some((q, buffer)) = &output.multiplier {
+            if let Some(((q, _), buffer)) = output.multiplier.as_ref().zip(widths.product) {
                 let products = each(&y, |v, c| in_64_bits(v * i128::from(q.at(c))));
-                y = self.clip(Stage::ScaleMultiply, buffer.bits(), products);
+                y = self.clip(Stage::ScaleMultiply, buffer, products);
             }
             let shifted = each(&y, |v, c| half_up(v, output.shift.at(c)));
             y = self.clip(Stage::OutputRescale, output.value_bits.bits(), shifted);
@@ -61,10 +64,11 @@ impl Found {
     fn operation(
         &mut self,
         layer: &IntegerLayer,
+        widths: &Widths,
         inputs: &[(Vec<Span>, &[Option<usize>])],
         shape: &[Option<usize>],
     ) -> Checked<Vec<Span>> {
-        let bits = layer.inner.value_bits.bits();
+        let bits = widths.inner;
         let (x, item) = inputs.first().ok_or("no input")?;
         let channels = shape.last().copied().flatten();
         let acc = Stage::Accumulator;
@@ -102,13 +106,15 @@ impl Found {
             }
             IntegerOp::DepthwiseBufferTempConv { kernel } => self.frames(kernel, bits, x),
             IntegerOp::StatefulRecurrent(op) => {
-                self.recurrence(op, layer.entries[0].value_bits.bits(), x)
+                self.recurrence(op, *widths.entries.first().ok_or("no entry")?, x)
             }
             IntegerOp::ReLU { max } => {
                 let top = |c| max.as_ref().map_or(i128::MAX, |max| max.at(c).into());
                 each(x, |v, c| v.max(0).min(top(c)))
             }
-            IntegerOp::LookUp { table } => self.looked_up(table, layer, x)?,
+            IntegerOp::LookUp { table } => {
+                self.looked_up(table, *widths.entries.first().ok_or("no entry")?, x)?
+            }
             IntegerOp::GlobalAveragePooling2D { .. } => {
                 let area = item[0].zip(item[1]).map(|(h, w)| h * w);
                 let area = i128::try_from(area.ok_or("open extents")?);
@@ -196,8 +202,7 @@ impl Found {
     }
 
     /// Looks up every integer of the ranges; index `i` of a table is for the integer `i - half`.
-    fn looked_up(&mut self, table: &[i32], layer: &IntegerLayer, x: &[Span]) -> Checked<Vec<Span>> {
-        let bits = layer.entries[0].value_bits.bits();
+    fn looked_up(&mut self, table: &[i32], bits: u8, x: &[Span]) -> Checked<Vec<Span>> {
         let size = 1_usize.checked_shl(u32::from(bits) + 1);
         if size != Some(table.len()) {
             return Err(format!("a table of {} entries", table.len()));

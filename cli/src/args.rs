@@ -84,7 +84,7 @@ pub(crate) enum Command {
     Eval(EvalArgs),
     /// Time the integer simulation of a quantized model, or the calibration of a float one
     #[command(
-        after_help = "The images are random. Nothing but the model's own work is timed: no files, no start.\n\nExample:\n  bitproof bench model.bpq.safetensors --batch 16 --threads 1"
+        after_help = "Without --inputs the images are random. Nothing but the model's own work is timed: no files, no start; for a\nfloat model, the calibration's own reading of its images too.\n\nExample:\n  bitproof bench model.bpq.safetensors --batch 16 --threads 1"
     )]
     Bench(crate::commands::bench::BenchArgs),
     /// Prove that no input can overflow a buffer of the hardware, or find one that does

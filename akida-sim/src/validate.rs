@@ -8,7 +8,7 @@ use quantizer_core::{PerAxis, QFormat};
 
 use crate::ModelError;
 use crate::model::{InputKind, QuantizedModel, QuantizedNode, QuantizedOp};
-use operations::{check_operation, result_shape};
+use operations::{check_operation, check_stages, result_shape};
 
 /// Shifts and binary points beyond this come from no quantizer.
 const MAX_SHIFT: u32 = 300;
@@ -42,6 +42,10 @@ impl QuantizedModel {
             self.check_node(node)
                 .map_err(|message| ModelError::invalid(&node.name, message))?;
         }
+        if self.outputs.iter().any(|i| *i >= self.nodes.len()) {
+            let message = "returns the output of a layer that it does not have";
+            return Err(ModelError::invalid(&self.name, message));
+        }
         Ok(())
     }
 
@@ -66,6 +70,7 @@ impl QuantizedModel {
                 check_format(&quantizer.format(), &node.shape)?;
                 if let Some(zero_point) = &quantizer.zero_point {
                     check_length(zero_point, channels(&node.shape))?;
+                    check_small(zero_point.as_slice())?;
                 }
                 same_shape(&node.shape, &input.shape)
             }
@@ -109,6 +114,7 @@ fn check_integer(node: &QuantizedNode, layer: &IntegerLayer, inputs: &[&Quantize
     let shape = result_shape(&layer.op, inputs)?;
     same_shape(&node.shape, &shape)?;
     check_operation(layer, &first.shape)?;
+    check_stages(layer)?;
     let n_channels = channels(&node.shape);
     check_format(&layer.inner, &node.shape)?;
     check_format(&layer.format, &node.shape)?;
@@ -132,9 +138,7 @@ fn check_integer(node: &QuantizedNode, layer: &IntegerLayer, inputs: &[&Quantize
             if let Some((q, _)) = &output.multiplier {
                 check_length(q, n_channels)?;
                 check_small(q.as_slice())?;
-                ensure(q.as_slice().iter().all(|q| *q > 0), || {
-                    "a scale below 1".to_owned()
-                })?;
+                check_positive(q)?;
             }
             Ok(())
         }
@@ -175,6 +179,13 @@ fn check_shifts(mut shifts: impl Iterator<Item = u32>) -> Checked {
 fn check_small(values: &[i64]) -> Checked {
     let small = values.iter().all(|v| v.unsigned_abs() <= 1 << 32);
     ensure(small, || "an integer beyond all widths".to_owned())
+}
+
+/// Shifts and scales keep the order of values only where scales are positive.
+fn check_positive(multiplier: &PerAxis<i64>) -> Checked {
+    ensure(multiplier.as_slice().iter().all(|q| *q > 0), || {
+        "a scale below 1".to_owned()
+    })
 }
 
 fn sole<'a>(inputs: &[&'a QuantizedNode]) -> Result<&'a QuantizedNode, String> {

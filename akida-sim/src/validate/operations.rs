@@ -3,13 +3,13 @@
 use float_model::{Layer, Padding, Shape, infer_shape};
 use quantizer_core::geometry::{same_pads, transposed_extent, window_extent};
 use quantizer_core::layers::{
-    Border, ConcatAxis, DepthwiseOp, IntegerLayer, IntegerOp, MAX_TABLE_BITS, RecurrentOp,
-    check_accumulator,
+    Border, ConcatAxis, DepthwiseOp, EntryStage, IntegerLayer, IntegerOp, MAX_TABLE_BITS,
+    RecurrentOp, check_accumulator,
 };
 use quantizer_core::{NumericsError, ValueBits};
 
 use super::{
-    Checked, MAX_EXTENT, channels, check_length, check_shifts, check_small, ensure,
+    Checked, MAX_EXTENT, channels, check_length, check_positive, check_shifts, check_small, ensure,
     expect_channels, same_shape,
 };
 use crate::model::QuantizedNode;
@@ -19,16 +19,7 @@ pub(super) fn check_operation(layer: &IntegerLayer, input: &Shape) -> Checked {
     let Some(bits) = layer.entries.first().map(|entry| entry.value_bits) else {
         return Err("no entry stage".to_owned());
     };
-    // Kernels hold at most 31 bits and a sign; sums must fit in 62 bits.
-    let sums = |weights: &mut dyn Iterator<Item = &i32>, n_terms: usize| {
-        let widest = weights.fold(1, |widest: u32, w| widest.max(w.unsigned_abs()));
-        let width = u8::try_from(32 - widest.leading_zeros()).unwrap_or(32);
-        let width = ValueBits::new(width).map_err(|e| e.to_string())?;
-        check_accumulator(bits, width, n_terms).map_err(|e: NumericsError| e.to_string())?;
-        ensure(bits.bits() <= 31, || {
-            "inputs of more than 31 bits".to_owned()
-        })
-    };
+    let sums = |weights: &mut dyn Iterator<Item = &i32>, n_terms| sums_of(bits, weights, n_terms);
     match &layer.op {
         IntegerOp::Conv2D(op) => {
             let (kh, kw, c, _) = op.kernel.dim();
@@ -49,7 +40,12 @@ pub(super) fn check_operation(layer: &IntegerLayer, input: &Shape) -> Checked {
         } => {
             let (kh, kw, _) = depthwise.kernel.dim();
             sums(&mut depthwise.kernel.iter(), kh * kw)?;
-            sums(&mut pointwise.iter(), pointwise.nrows())
+            // The pointwise half takes the depthwise sums as they are saturated.
+            sums_of(
+                layer.inner.value_bits,
+                &mut pointwise.iter(),
+                pointwise.nrows(),
+            )
         }
         IntegerOp::Conv2DTranspose(op) => {
             let (kh, kw, c, _) = op.kernel.dim();
@@ -81,9 +77,9 @@ pub(super) fn check_operation(layer: &IntegerLayer, input: &Shape) -> Checked {
                 "a negative clip".to_owned()
             })
         }
+        IntegerOp::GlobalAveragePooling2D { .. } => check_area(bits, input),
         IntegerOp::ReLU { max: None }
         | IntegerOp::MaxPool2D(_)
-        | IntegerOp::GlobalAveragePooling2D { .. }
         | IntegerOp::Add
         | IntegerOp::Concatenate(_)
         | IntegerOp::Flatten
@@ -91,6 +87,93 @@ pub(super) fn check_operation(layer: &IntegerLayer, input: &Shape) -> Checked {
         | IntegerOp::Permute { .. }
         | IntegerOp::ExtractToken { .. }
         | IntegerOp::Identity => Ok(()),
+    }
+}
+
+/// Checks the products of `bits` value bits with weights: kernels hold at most 31 bits and a sign,
+/// sums must fit in 62 bits.
+fn sums_of(bits: ValueBits, weights: &mut dyn Iterator<Item = &i32>, n_terms: usize) -> Checked {
+    let widest = weights.fold(1, |widest: u32, w| widest.max(w.unsigned_abs()));
+    let width = u8::try_from(32 - widest.leading_zeros()).unwrap_or(32);
+    let width = ValueBits::new(width).map_err(|e| e.to_string())?;
+    check_accumulator(bits, width, n_terms).map_err(|e: NumericsError| e.to_string())?;
+    ensure(bits.bits() <= 31, || {
+        "inputs of more than 31 bits".to_owned()
+    })
+}
+
+/// Checks that the sum over an image fits; the scale holds its area, so extents are never open.
+fn check_area(bits: ValueBits, input: &Shape) -> Checked {
+    let &[Some(h), Some(w), _] = input.as_slice() else {
+        return Err("an average over an image of open extents".to_owned());
+    };
+    let one = ValueBits::new(1).map_err(|e| e.to_string())?;
+    check_accumulator(bits, one, h.saturating_mul(w)).map_err(|e| e.to_string())
+}
+
+/// Checks that a layer has only the stages that the executor runs: the scalar definition and the
+/// prover apply all that a layer has.
+pub(super) fn check_stages(layer: &IntegerLayer) -> Checked {
+    let stages = Stages::of(&layer.op);
+    let is_aligned = layer.entries.iter().all(EntryStage::is_identity);
+    ensure(stages.aligns || is_aligned, || {
+        "shifts of inputs that it does not align".to_owned()
+    })?;
+    let inner = layer.inner.value_bits;
+    let fits = layer.entries.iter().all(|entry| entry.value_bits <= inner);
+    ensure(!stages.keeps || fits, || {
+        "integers that pass unchanged are wider than its result".to_owned()
+    })?;
+    ensure(stages.has_weights || layer.bias.is_none(), || {
+        "a bias without weights".to_owned()
+    })?;
+    ensure(stages.narrows || layer.output.is_none(), || {
+        "an output quantizer of integers that only move".to_owned()
+    })
+}
+
+/// What a layer does around its operation.
+struct Stages {
+    /// Shifts its inputs to a common binary point.
+    aligns: bool,
+    /// Gives integers of its inputs, or some of them, unchanged.
+    keeps: bool,
+    /// Can add a bias.
+    has_weights: bool,
+    /// Can have an output quantizer.
+    narrows: bool,
+}
+
+impl Stages {
+    const fn of(op: &IntegerOp) -> Self {
+        let (aligns, keeps, has_weights, narrows) = match op {
+            IntegerOp::Conv2D(_)
+            | IntegerOp::DepthwiseConv2D(_)
+            | IntegerOp::SeparableConv2D { .. }
+            | IntegerOp::Conv2DTranspose(_)
+            | IntegerOp::DepthwiseConv2DTranspose(_)
+            | IntegerOp::Dense { .. }
+            | IntegerOp::StatefulProjection { .. }
+            | IntegerOp::BufferTempConv { .. }
+            | IntegerOp::DepthwiseBufferTempConv { .. }
+            | IntegerOp::StatefulRecurrent(_) => (true, false, true, true),
+            IntegerOp::Add | IntegerOp::GlobalAveragePooling2D { .. } => (true, false, false, true),
+            IntegerOp::ReLU { .. } => (false, true, false, true),
+            IntegerOp::LookUp { .. } => (false, false, false, true),
+            IntegerOp::Flatten => (true, true, false, false),
+            IntegerOp::MaxPool2D(_)
+            | IntegerOp::Concatenate(_)
+            | IntegerOp::Reshape { .. }
+            | IntegerOp::Permute { .. }
+            | IntegerOp::ExtractToken { .. }
+            | IntegerOp::Identity => (false, true, false, false),
+        };
+        Self {
+            aligns,
+            keeps,
+            has_weights,
+            narrows,
+        }
     }
 }
 
@@ -240,6 +323,7 @@ fn check_recurrence(op: &RecurrentOp, layer: &IntegerLayer, n_channels: usize) -
     if let Some(q) = &op.multiplier {
         check_length(q, n_channels)?;
         check_small(q.as_slice())?;
+        check_positive(q)?;
     }
     check_length(&op.input_shift, n_channels)?;
     check_shifts(op.input_shift.as_slice().iter().map(|s| s.unsigned_abs()))?;

@@ -12,3 +12,4 @@
 mod executor;
 mod prove;
 mod random;
+mod validate;

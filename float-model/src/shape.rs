@@ -222,12 +222,7 @@ fn window2(
     for axis in 0..2 {
         let (kernel, stride) = (window.kernel[axis], window.strides[axis]);
         let dilation = window.dilation[axis];
-        if kernel == 0 || stride == 0 || dilation == 0 {
-            return Err(GraphError::invalid(
-                name,
-                "kernel, strides and dilation must be positive",
-            ));
-        }
+        expect_steps(name, [kernel, stride, dilation])?;
         let Some(n) = hw[axis] else { continue };
         let extent = window_extent(n, kernel, stride, dilation, window.padding);
         out[axis] = Some(extent.filter(|extent| *extent > 0).ok_or_else(|| {
@@ -238,6 +233,17 @@ fn window2(
         })?);
     }
     Ok(out)
+}
+
+/// Kernel, strides and dilation are positive, and small enough that no position overflows.
+fn expect_steps<const N: usize>(name: &str, steps: [usize; N]) -> Result<(), GraphError> {
+    if steps.iter().all(|n| (1..=MAX_EXTENT).contains(n)) {
+        return Ok(());
+    }
+    Err(GraphError::invalid(
+        name,
+        "kernel, strides and dilation must be positive, and at most 2^30",
+    ))
 }
 
 fn conv2d(name: &str, conv: &Conv2D, x: &Shape) -> Result<Shape, GraphError> {
@@ -340,6 +346,7 @@ fn transpose(name: &str, conv: &Conv2DTranspose, x: &Shape) -> Result<Shape, Gra
             "a dilated transposed convolution",
         ));
     }
+    expect_steps(name, [kh, kw, conv.strides[0], conv.strides[1]])?;
     let extent = |n: Option<usize>, k, axis: usize| {
         let extra = conv.output_padding.map(|p| p[axis]);
         n.map(|n| transposed_extent(n, k, conv.strides[axis], conv.padding, extra))
@@ -363,6 +370,7 @@ fn depthwise_transpose(name: &str, conv: &DepthwiseConv2D, x: &Shape) -> Result<
         ));
     }
     let [sh, sw] = conv.strides;
+    expect_steps(name, [sh, sw])?;
     Ok(vec![times(h, sh), times(w, sw), Some(channels)])
 }
 

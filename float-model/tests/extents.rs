@@ -1,7 +1,9 @@
 //! Extents that no memory could hold are errors, not overflows.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
-use float_model::{Draft, DraftNode, Dtype, Graph, Input, Layer, Pads};
+use float_model::{
+    Draft, DraftNode, Dtype, Graph, GraphError, Input, Layer, Padding, Pads, Pool2D,
+};
 
 fn chain(layers: Vec<Layer>) -> Draft {
     let input = Input {
@@ -60,4 +62,21 @@ fn huge_extents_are_refused() {
         Graph::new(chain(vec![Layer::UpSampling2D { size: [2, 2] }])).is_ok(),
         "small ones fit"
     );
+}
+
+#[test]
+fn strides_are_positive_and_bounded() {
+    let pool = |stride| {
+        let pool = Pool2D {
+            pool_size: [2, 2],
+            strides: [2, stride],
+            padding: Padding::Same,
+        };
+        Graph::new(chain(vec![Layer::MaxPool2D(pool)])).map_err(|e: GraphError| e.to_string())
+    };
+    assert!(pool(2).is_ok(), "a stride of 2");
+    for stride in [0, 1 << 31, 1 << 62] {
+        let message = pool(stride).unwrap_err();
+        assert!(message.contains("must be positive"), "{stride}: {message}");
+    }
 }

@@ -11,6 +11,13 @@ use super::call::Call;
 use super::network::{Network, View};
 use super::refused::Refused;
 
+/// Most of a kernel's extents, strides, dilation and pads: beyond all networks, and no product of
+/// two of them with an extent overflows.
+const MAX_STEP: usize = 1 << 16;
+
+/// Most rows or columns of zeros that are added to a kernel.
+const MAX_WIDER: usize = 16;
+
 /// Window, strides, dilation and pads of a node, rows and columns; those of a sequence have one row.
 struct Window {
     kernel: [usize; 2],
@@ -32,7 +39,19 @@ impl Window {
             [w] => [one, *w],
             _ => [one, one],
         };
+        let strides = call.extents("strides", rank, 1)?;
+        let dilation = call.extents("dilations", rank, 1)?;
         let pads = call.extents("pads", 2 * rank, 0)?;
+        for (what, values, least) in [
+            ("kernel_shape", kernel, 1),
+            ("strides", &strides, 1),
+            ("dilations", &dilation, 1),
+            ("pads", &pads, 0),
+        ] {
+            if values.iter().any(|v| !(least..=MAX_STEP).contains(v)) {
+                return Err(Refused::unsupported(format!("{what} {values:?}")));
+            }
+        }
         let pads = match pads.as_slice() {
             [top, left, bottom, right] => [*top, *bottom, *left, *right],
             [left, right] => [0, 0, *left, *right],
@@ -45,8 +64,8 @@ impl Window {
         let [top, bottom, left, right] = pads;
         Ok(Self {
             kernel: two(kernel, 1),
-            strides: two(&call.extents("strides", rank, 1)?, 1),
-            dilation: two(&call.extents("dilations", rank, 1)?, 1),
+            strides: two(&strides, 1),
+            dilation: two(&dilation, 1),
             pads: Pads {
                 top,
                 bottom,
@@ -96,7 +115,7 @@ impl Window {
             let offset = same_pads(n, *wide, s, 1).0.checked_sub(before)?;
             (offset + k <= *wide).then_some((*wide, offset))
         };
-        let widths = k..=k + 2 * s;
+        let widths = k..=k + (2 * s).min(MAX_WIDER);
         let odd = widths.clone().filter(|wide| wide.rem_euclid(2) == 1);
         odd.chain(widths).find_map(|wide| placed(&wide))
     }

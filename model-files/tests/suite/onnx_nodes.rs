@@ -1,0 +1,126 @@
+//! Single ONNX nodes: what they say that we must not overlook.
+//!
+//! The messages are written here byte by byte, by other code than that which reads them.
+
+use float_model::Graph;
+use model_files::{FileError, read_onnx};
+
+use crate::support::Scratch;
+
+/// An attribute of a node.
+enum Is<'a> {
+    Number(i64),
+    Numbers(&'a [i64]),
+    Text(&'a str),
+}
+
+/// The nodes and constants of a model with one input `x` and one output `y`.
+#[derive(Default)]
+struct Made {
+    nodes: Vec<u8>,
+    constants: Vec<u8>,
+}
+
+fn varint(mut n: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while n >= 0x80 {
+        bytes.push(u8::try_from(n & 0x7F).unwrap() | 0x80);
+        n >>= 7;
+    }
+    bytes.push(u8::try_from(n).unwrap());
+    bytes
+}
+
+fn number(tag: u64, n: i64) -> Vec<u8> {
+    let bits = u64::from_le_bytes(n.to_le_bytes());
+    [varint(tag << 3), varint(bits)].concat()
+}
+
+fn bytes(tag: u64, content: &[u8]) -> Vec<u8> {
+    let len = u64::try_from(content.len()).unwrap();
+    [varint(tag << 3 | 2), varint(len), content.to_vec()].concat()
+}
+
+impl Made {
+    fn node(mut self, op: &str, inputs: &[&str], output: &str, attributes: &[(&str, Is<'_>)]) -> Self {
+        let mut node: Vec<u8> = inputs.iter().flat_map(|i| bytes(1, i.as_bytes())).collect();
+        node.extend(bytes(2, output.as_bytes()));
+        node.extend(bytes(4, op.as_bytes()));
+        for (name, is) in attributes {
+            let mut attribute = bytes(1, name.as_bytes());
+            attribute.extend(match is {
+                Is::Number(n) => [number(3, *n), number(20, 2)].concat(),
+                Is::Numbers(ns) => {
+                    let ns: Vec<u8> = ns.iter().flat_map(|n| number(8, *n)).collect();
+                    [ns, number(20, 7)].concat()
+                }
+                Is::Text(text) => [bytes(4, text.as_bytes()), number(20, 3)].concat(),
+            });
+            node.extend(bytes(5, &attribute));
+        }
+        self.nodes.extend(bytes(1, &node));
+        self
+    }
+
+    fn constant(mut self, name: &str, dims: &[i64], values: &[f32]) -> Self {
+        let mut tensor: Vec<u8> = dims.iter().flat_map(|n| number(1, *n)).collect();
+        let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        tensor.extend(number(2, 1));
+        tensor.extend(bytes(8, name.as_bytes()));
+        tensor.extend(bytes(9, &raw));
+        self.constants.extend(bytes(5, &tensor));
+        self
+    }
+
+    /// Returns the graph for an input of element type `elem_type` and these extents; a batch of one.
+    fn read(self, elem_type: i64, extents: [i64; 3]) -> Result<Graph, FileError> {
+        let dims = std::iter::once(1).chain(extents);
+        let dims: Vec<u8> = dims.flat_map(|n| bytes(1, &number(1, n))).collect();
+        let tensor = [number(1, elem_type), bytes(2, &dims)].concat();
+        let input = [bytes(1, b"x"), bytes(2, &bytes(1, &tensor))].concat();
+        let ends = [bytes(11, &input), bytes(12, &bytes(1, b"y"))].concat();
+        let graph = [self.nodes, bytes(2, b"g"), self.constants, ends].concat();
+        let model = [number(1, 8), bytes(7, &graph), bytes(8, &number(2, 17))].concat();
+        let scratch = Scratch::new();
+        read_onnx(&scratch.write("m.onnx", &model))
+    }
+}
+
+/// Returns why a model is refused.
+fn refusal(made: Made, extents: [i64; 3]) -> String {
+    made.read(1, extents).unwrap_err().to_string()
+}
+
+#[test]
+fn windows_without_or_beyond_measure_are_refused() {
+    let conv = |attributes: &[(&str, Is<'_>)]| {
+        let made = Made::default().constant("w", &[1, 1, 3, 3], &[1.0; 9]);
+        refusal(made.node("Conv", &["x", "w"], "y", attributes), [1, 8, 8])
+    };
+    for n in [0, 1_000_000, 4_000_000_000_000, 1 << 62] {
+        let pads = Is::Numbers(&[1, 1, 1, 1]);
+        let message = conv(&[("strides", Is::Numbers(&[n, n])), ("pads", pads)]);
+        assert!(message.contains("strides"), "{n}: {message}");
+        let message = conv(&[("dilations", Is::Numbers(&[1, n]))]);
+        assert!(message.contains("dilations"), "{n}: {message}");
+        let pool = Made::default().node(
+            "MaxPool",
+            &["x"],
+            "y",
+            &[("kernel_shape", Is::Numbers(&[n, 2]))],
+        );
+        let message = refusal(pool, [1, 8, 8]);
+        assert!(message.contains("kernel_shape"), "{n}: {message}");
+    }
+    for n in [200_000, 1 << 62] {
+        let message = conv(&[("pads", Is::Numbers(&[n, n, n, n]))]);
+        assert!(message.contains("pads"), "{n}: {message}");
+    }
+    // Within bounds, but a kernel as wide as the strides would be no model any more.
+    let kernels = Made::default().constant("w", &[1, 1, 3, 3], &[1.0; 9]);
+    let strides = Is::Numbers(&[60_000, 60_000]);
+    let pads = Is::Numbers(&[20_000, 20_000, 39_000, 39_000]);
+    let made = kernels.node("Conv", &["x", "w"], "y", &[("strides", strides), ("pads", pads)]);
+    let read = made.read(1, [1, 1000, 1000]);
+    assert!(read.is_ok_and(|graph| graph.nodes().len() == 3), "a border of its own");
+}

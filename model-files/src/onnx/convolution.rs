@@ -517,8 +517,13 @@ pub(super) fn up_sample(network: &mut Network, call: &Call<'_>) -> Result<View, 
     let scales = network.constant(scales)?.floats();
     let mode = call.text("mode");
     let transform = call.text("coordinate_transformation_mode");
-    let is_nearest = matches!(mode.as_str(), "" | "nearest")
-        && matches!(transform.as_str(), "" | "asymmetric" | "half_pixel");
+    let nearest = call.text("nearest_mode");
+    let rule = match (place, transform.as_str(), nearest.as_str()) {
+        (1, _, _) => ("asymmetric", "floor"),
+        (_, "", nearest) => ("half_pixel", nearest),
+        (_, transform, nearest) => (transform, nearest),
+    };
+    let is_nearest = matches!(mode.as_str(), "" | "nearest");
     let whole = |v: f32| {
         (1_u16..=64)
             .find(|n| f32::from(*n).to_bits() == v.to_bits())
@@ -527,12 +532,31 @@ pub(super) fn up_sample(network: &mut Network, call: &Call<'_>) -> Result<View, 
     if let [batch, channels, h, w] = scales.as_slice()
         && let (true, Some(1), Some(1)) = (is_nearest, whole(*batch), whole(*channels))
         && let (Some(h), Some(w)) = (whole(*h), whole(*w))
+        && repeats(rule, h)
+        && repeats(rule, w)
     {
         let image = network.image(&view, &name)?;
         let layer = network.emit(&name, Layer::UpSampling2D { size: [h, w] }, &[&image])?;
         return Ok(View::image(layer, 4));
     }
     Err(Refused::unsupported(format!(
-        "mode `{mode}`, `{transform}`, scales {scales:?}"
+        "mode `{mode}`, `{transform}`, `{nearest}`, scales {scales:?}"
     )))
+}
+
+/// Returns whether an enlargement by `factor` repeats every pixel `factor` times.
+///
+/// ```text
+/// output q * factor + r comes from: asymmetric q + r / factor, half_pixel q + (r + 1/2) / factor - 1/2
+/// ```
+fn repeats((transform, nearest): (&str, &str), factor: usize) -> bool {
+    match (transform, nearest) {
+        ("asymmetric" | "half_pixel", _) if factor == 1 => true,
+        ("asymmetric", "floor") => true,
+        // A half is rounded down to q, more than a half is not.
+        ("asymmetric", "" | "round_prefer_floor") => factor == 2,
+        // Less than a half from q on both sides.
+        ("half_pixel", "" | "round_prefer_floor" | "round_prefer_ceil") => true,
+        _ => false,
+    }
 }

@@ -124,3 +124,57 @@ fn windows_without_or_beyond_measure_are_refused() {
     let read = made.read(1, [1, 1000, 1000]);
     assert!(read.is_ok_and(|graph| graph.nodes().len() == 3), "a border of its own");
 }
+
+/// Returns the input pixel of an output pixel, as the operator's definition has it.
+fn nearest(transform: &str, mode: &str, output: u32, factor: u32, n: u32) -> u32 {
+    let (out, scale) = (f64::from(output), f64::from(factor));
+    let x = match transform {
+        "asymmetric" => out / scale,
+        _ => (out + 0.5) / scale - 0.5,
+    };
+    let rounded = match mode {
+        "floor" => x.floor(),
+        "ceil" => x.ceil(),
+        "round_prefer_floor" => (x - 0.5).ceil(),
+        _ => (x + 0.5).floor(),
+    };
+    (0..n).min_by(|a, b| {
+        let distance = |i: &u32| (f64::from(*i) - rounded).abs();
+        distance(a).total_cmp(&distance(b))
+    }).unwrap()
+}
+
+#[test]
+fn enlargements_take_the_pixels_that_their_rules_name() {
+    let mut n_read = 0;
+    for transform in ["asymmetric", "half_pixel"] {
+        for mode in ["floor", "ceil", "round_prefer_floor", "round_prefer_ceil"] {
+            for factor in 1..=4_u8 {
+                let scale = f32::from(factor);
+                let attributes = [
+                    ("mode", Is::Text("nearest")),
+                    ("coordinate_transformation_mode", Is::Text(transform)),
+                    ("nearest_mode", Is::Text(mode)),
+                ];
+                let made = Made::default().constant("s", &[4], &[1.0, 1.0, scale, 1.0]);
+                let made = made.node("Resize", &["x", "", "s"], "y", &attributes);
+                let factor = u32::from(factor);
+                let wanted: Vec<u32> = (0..5 * factor)
+                    .map(|i| nearest(transform, mode, i, factor, 5))
+                    .collect();
+                let repeated = (0..5 * factor).map(|i| i / factor);
+                let read = made.read(1, [1, 5, 1]);
+                let is_repeated = repeated.eq(wanted.iter().copied());
+                assert_eq!(read.is_ok(), is_repeated, "{transform} {mode} {factor}");
+                let Ok(graph) = read else { continue };
+                let x = ndarray::Array1::from_iter((0..5_u8).map(f32::from));
+                let x = x.into_shape_with_order((1, 5, 1, 1)).unwrap().into_dyn();
+                let got = graph.predict(&x).unwrap();
+                let wanted: Vec<f32> = wanted.iter().map(|i| x[[0, usize::try_from(*i).unwrap(), 0, 0]]).collect();
+                assert_eq!(got.iter().copied().collect::<Vec<f32>>(), wanted, "{transform} {mode} {factor}");
+                n_read += 1;
+            }
+        }
+    }
+    assert!(n_read > 10, "{n_read} are read");
+}

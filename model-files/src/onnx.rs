@@ -208,8 +208,8 @@ fn compute(network: &mut Network, call: &Call<'_>) -> Result<Value, Refused> {
         "ReduceMean" => shapes::reduce_mean(network, call),
         "Shape" => shapes::shape(network, call),
         "Gather" | "Slice" => shapes::part_of_shape(network, call),
-        // Casts of inputs to floats, and of shapes; nothing else reads as an integer here.
-        "Identity" | "Dropout" | "Cast" => {
+        "Cast" => elementwise::cast(network, call),
+        "Identity" | "Dropout" => {
             let name = call
                 .input(0)
                 .ok_or_else(|| Refused::invalid("has no input"))?;
@@ -282,6 +282,7 @@ fn enter(network: &mut Network, graph: &proto::Graph) -> Result<(), Refused> {
     Ok(())
 }
 
+/// Returns the type of ONNX's number, `None` for one that no input can have.
 const fn dtype(elem_type: i32) -> Option<Dtype> {
     match elem_type {
         1 | 10 | 11 | 16 => Some(Dtype::Float32),

@@ -178,3 +178,21 @@ fn enlargements_take_the_pixels_that_their_rules_name() {
     }
     assert!(n_read > 10, "{n_read} are read");
 }
+
+#[test]
+fn casts_that_truncate_are_refused() {
+    let cast = |elem_type, to| {
+        let made = Made::default().node("Cast", &["x"], "a", &[("to", Is::Number(to))]);
+        let made = made.node("Cast", &["a"], "b", &[("to", Is::Number(1))]);
+        made.node("Relu", &["b"], "y", &[]).read(elem_type, [1, 2, 2])
+    };
+    // From floats to int32, from int16 to uint8, from uint8 to int8, to bool.
+    for (from, to) in [(1, 6), (5, 2), (2, 3), (1, 9)] {
+        let message = cast(from, to).unwrap_err().to_string();
+        assert!(message.contains("(Cast): to element type"), "{from} to {to}: {message}");
+    }
+    // From uint8 to int32, to float and to float16.
+    for (from, to) in [(2, 6), (2, 1), (1, 10)] {
+        assert!(cast(from, to).is_ok(), "{from} to {to}");
+    }
+}

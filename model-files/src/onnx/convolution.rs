@@ -400,29 +400,29 @@ pub(super) fn pool(network: &mut Network, call: &Call<'_>) -> Result<View, Refus
     Ok(View::image(layer, view.rank()))
 }
 
-/// Adds the rows and columns that rounding the output extents up reads behind the image.
+/// Gives a window the pads at the end with which extents that are rounded down are those of `ceil_mode`.
+///
+/// ```text
+/// ceil((n + before + after - kernel) / stride) + 1 outputs, without a last one that begins behind the image
+/// ```
 fn round_up(window: &mut Window, sizes: [Option<usize>; 2]) -> Result<(), Refused> {
-    let pads = [
-        window.pads.top + window.pads.bottom,
-        window.pads.left + window.pads.right,
-    ];
-    for axis in 0..2 {
-        let room = sizes[axis].and_then(|n| (n + pads[axis]).checked_sub(window.kernel[axis]));
-        let over = room.and_then(|room| room.checked_rem(window.strides[axis]));
-        let over = over.ok_or_else(|| Refused::unsupported("ceil_mode on open extents"))?;
-        let more = if over == 0 {
-            0
+    let Pads {
+        top,
+        bottom,
+        left,
+        right,
+    } = &mut window.pads;
+    for (axis, before, after) in [(0, *top, bottom), (1, *left, right)] {
+        let (k, s) = (window.kernel[axis], window.strides[axis]);
+        let room = sizes[axis].and_then(|n| Some((n, (n + before + *after).checked_sub(k)?)));
+        let (n, room) = room.ok_or_else(|| Refused::unsupported("ceil_mode on open extents"))?;
+        let last = room.div_ceil(s) * s;
+        let last = if last >= n + before {
+            last.saturating_sub(s)
         } else {
-            window.strides[axis] - over
+            last
         };
-        // A window that would begin behind the image is none.
-        let begins_outside = more >= window.kernel[axis];
-        let end = if axis == 0 {
-            &mut window.pads.bottom
-        } else {
-            &mut window.pads.right
-        };
-        *end += if begins_outside { 0 } else { more };
+        *after = (last + k).saturating_sub(n + before);
     }
     Ok(())
 }

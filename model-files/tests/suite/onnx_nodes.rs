@@ -196,3 +196,39 @@ fn casts_that_truncate_are_refused() {
         assert!(cast(from, to).is_ok(), "{from} to {to}");
     }
 }
+
+#[test]
+fn pools_that_round_up_begin_inside_the_image() {
+    // Extent, kernel, stride and pads, and the outputs of onnxruntime 1.32.
+    for (n, k, s, pads, n_outputs) in [
+        (5, 2, 2, [0, 1], 3),
+        (5, 2, 2, [1, 1], 3),
+        (4, 2, 3, [0, 1], 2),
+        (6, 3, 2, [1, 1], 4),
+        (5, 3, 3, [0, 1], 2),
+        (5, 3, 3, [1, 1], 2),
+        (7, 2, 3, [0, 0], 3),
+        (6, 2, 2, [0, 1], 3),
+        (4, 1, 3, [0, 0], 2),
+    ] {
+        let [before, after] = pads;
+        let attributes = [
+            ("kernel_shape", Is::Numbers(&[k, 1])),
+            ("strides", Is::Numbers(&[s, 1])),
+            ("pads", Is::Numbers(&[before, 0, after, 0])),
+            ("ceil_mode", Is::Number(1)),
+        ];
+        // Behind a rectifier zeros never win, so that all pads can be read.
+        let made = Made::default().node("Relu", &["x"], "a", &[]);
+        let graph = made.node("MaxPool", &["a"], "y", &attributes).read(1, [1, n, 1]).unwrap();
+        let pixels = ndarray::Array1::from_iter((1..=n).map(|v| f32::from(u8::try_from(v).unwrap())));
+        let x = pixels.into_shape_with_order((1, usize::try_from(n).unwrap(), 1, 1)).unwrap();
+        let got: Vec<f32> = graph.predict(&x.into_dyn()).unwrap().iter().copied().collect();
+        // Pixels rise, so that the largest of a window is its last.
+        let want: Vec<f32> = (0..n_outputs)
+            .map(|i| (i * s - before + k).min(n))
+            .map(|last| f32::from(u8::try_from(last).unwrap()))
+            .collect();
+        assert_eq!(got, want, "{n} rows, kernel {k}, stride {s}, pads {pads:?}");
+    }
+}

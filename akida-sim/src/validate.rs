@@ -1,4 +1,4 @@
-//! Checks of a model that did not come from [`lower`](crate::lower): nothing may panic later.
+//! Checks of a model, from [`lower`](crate::lower) or a file: nothing may panic later.
 
 mod operations;
 
@@ -156,7 +156,12 @@ fn check_format(format: &QFormat, shape: &Shape) -> Checked {
     )?;
     match &format.scales {
         None => Ok(()),
-        Some(scales) => check_length(scales, channels(shape)),
+        Some(scales) => {
+            check_length(scales, channels(shape))?;
+            ensure(scales.as_slice().iter().all(|s| s.is_finite()), || {
+                "a scale that is not finite".to_owned()
+            })
+        }
     }
 }
 

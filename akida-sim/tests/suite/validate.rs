@@ -1,15 +1,15 @@
 //! Models from files: what the executor and the scalar definition would compute differently is refused.
 
-use akida_sim::{QuantizedModel, QuantizedOp, lower};
-use float_model::Padding;
+use akida_sim::{CalibratedOp, QuantizedModel, QuantizedOp, lower};
+use float_model::{Layer, Padding};
 use quantizer_core::layers::{IntegerLayer, IntegerOp, RecurrentOp};
 use quantizer_core::quantizers::OutputStage;
 use quantizer_core::{PerAxis, QFormat, ValueBits};
 
 use crate::random::{Recipe, graph};
 
-fn model() -> QuantizedModel {
-    let recipe = Recipe {
+fn recipe() -> Recipe {
+    Recipe {
         seed: 1,
         extent: 6,
         channels: [3, 4, 4, 4],
@@ -24,8 +24,11 @@ fn model() -> QuantizedModel {
         per_axis: false,
         max_value: true,
         vector: true,
-    };
-    let model = lower(graph(&recipe)).unwrap();
+    }
+}
+
+fn model() -> QuantizedModel {
+    let model = lower(graph(&recipe())).unwrap();
     model.validate().unwrap();
     model
 }
@@ -151,4 +154,25 @@ fn outputs_are_layers_of_the_model() {
     model.outputs = vec![model.nodes.len()];
     let message = model.validate().unwrap_err().to_string();
     assert!(message.contains("does not have"), "{message}");
+}
+
+#[test]
+fn nothing_is_lowered_that_is_not_valid() {
+    let recipe = recipe();
+    let mut graph = graph(&recipe);
+    for node in &mut graph.nodes {
+        if let CalibratedOp::Quantized(layer) = &mut node.op
+            && let Layer::Rescaling(rescaling) = &mut layer.layer
+        {
+            rescaling.scale = PerAxis::Tensor(f64::INFINITY);
+        }
+    }
+    // The layers behind notice it too, where there are some.
+    graph.nodes.truncate(2);
+    graph.outputs = vec!["scale".to_owned()];
+    let message = lower(graph).unwrap_err().to_string();
+    assert!(
+        message.contains("`scale`: a scale that is not finite"),
+        "{message}"
+    );
 }

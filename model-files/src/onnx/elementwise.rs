@@ -225,6 +225,22 @@ pub(super) fn batch_norm(network: &mut Network, call: &Call<'_>) -> Result<Value
         epsilon: call.float("epsilon", 1e-5),
         axis: -1,
     };
+    let n_channels = norm.mean.len();
+    let others = [
+        norm.gamma.as_ref(),
+        norm.beta.as_ref(),
+        Some(&norm.variance),
+    ];
+    if let Some(other) = others.into_iter().flatten().find(|v| v.len() != n_channels) {
+        let n_others = other.len();
+        return Err(Refused::invalid(format!(
+            "weights of {n_channels} and of {n_others} channels"
+        )));
+    }
+    let is_positive = |v: &&f32| **v + norm.epsilon > 0.0;
+    if let Some(variance) = norm.variance.iter().find(|v| !is_positive(v)) {
+        return Err(Refused::invalid(format!("a variance of {variance}")));
+    }
     let layer = network.emit(&name, Layer::BatchNormalization(norm), &[&layer])?;
     Ok(Value::View(view.with(layer)))
 }
@@ -376,6 +392,10 @@ fn with_constant(
     let view = network.view(input, &name)?;
     let is_only_use = network.is_only_use(input, &view.layer);
     let (view, values) = by_channel(network, &view, constant, &name)?;
+    let is_finite = |v: &&f32| (if op == "Div" { 1.0 / **v } else { **v }).is_finite();
+    if let Some(v) = values.as_slice().iter().find(|v| !is_finite(v)) {
+        return Err(Refused::invalid(format!("`{op}` with a constant {v}")));
+    }
     if matches!(op, "Add") && is_only_use && becomes_bias(network, &view, &values) {
         return Ok(Value::View(view));
     }

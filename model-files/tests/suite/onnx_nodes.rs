@@ -42,7 +42,13 @@ fn bytes(tag: u64, content: &[u8]) -> Vec<u8> {
 }
 
 impl Made {
-    fn node(mut self, op: &str, inputs: &[&str], output: &str, attributes: &[(&str, Is<'_>)]) -> Self {
+    fn node(
+        mut self,
+        op: &str,
+        inputs: &[&str],
+        output: &str,
+        attributes: &[(&str, Is<'_>)],
+    ) -> Self {
         let mut node: Vec<u8> = inputs.iter().flat_map(|i| bytes(1, i.as_bytes())).collect();
         node.extend(bytes(2, output.as_bytes()));
         node.extend(bytes(4, op.as_bytes()));
@@ -120,9 +126,17 @@ fn windows_without_or_beyond_measure_are_refused() {
     let kernels = Made::default().constant("w", &[1, 1, 3, 3], &[1.0; 9]);
     let strides = Is::Numbers(&[60_000, 60_000]);
     let pads = Is::Numbers(&[20_000, 20_000, 39_000, 39_000]);
-    let made = kernels.node("Conv", &["x", "w"], "y", &[("strides", strides), ("pads", pads)]);
+    let made = kernels.node(
+        "Conv",
+        &["x", "w"],
+        "y",
+        &[("strides", strides), ("pads", pads)],
+    );
     let read = made.read(1, [1, 1000, 1000]);
-    assert!(read.is_ok_and(|graph| graph.nodes().len() == 3), "a border of its own");
+    assert!(
+        read.is_ok_and(|graph| graph.nodes().len() == 3),
+        "a border of its own"
+    );
 }
 
 /// Returns the input pixel of an output pixel, as the operator's definition has it.
@@ -138,10 +152,12 @@ fn nearest(transform: &str, mode: &str, output: u32, factor: u32, n: u32) -> u32
         "round_prefer_floor" => (x - 0.5).ceil(),
         _ => (x + 0.5).floor(),
     };
-    (0..n).min_by(|a, b| {
-        let distance = |i: &u32| (f64::from(*i) - rounded).abs();
-        distance(a).total_cmp(&distance(b))
-    }).unwrap()
+    (0..n)
+        .min_by(|a, b| {
+            let distance = |i: &u32| (f64::from(*i) - rounded).abs();
+            distance(a).total_cmp(&distance(b))
+        })
+        .unwrap()
 }
 
 #[test]
@@ -170,8 +186,15 @@ fn enlargements_take_the_pixels_that_their_rules_name() {
                 let x = ndarray::Array1::from_iter((0..5_u8).map(f32::from));
                 let x = x.into_shape_with_order((1, 5, 1, 1)).unwrap().into_dyn();
                 let got = graph.predict(&x).unwrap();
-                let wanted: Vec<f32> = wanted.iter().map(|i| x[[0, usize::try_from(*i).unwrap(), 0, 0]]).collect();
-                assert_eq!(got.iter().copied().collect::<Vec<f32>>(), wanted, "{transform} {mode} {factor}");
+                let wanted: Vec<f32> = wanted
+                    .iter()
+                    .map(|i| x[[0, usize::try_from(*i).unwrap(), 0, 0]])
+                    .collect();
+                assert_eq!(
+                    got.iter().copied().collect::<Vec<f32>>(),
+                    wanted,
+                    "{transform} {mode} {factor}"
+                );
                 n_read += 1;
             }
         }
@@ -184,12 +207,16 @@ fn casts_that_truncate_are_refused() {
     let cast = |elem_type, to| {
         let made = Made::default().node("Cast", &["x"], "a", &[("to", Is::Number(to))]);
         let made = made.node("Cast", &["a"], "b", &[("to", Is::Number(1))]);
-        made.node("Relu", &["b"], "y", &[]).read(elem_type, [1, 2, 2])
+        made.node("Relu", &["b"], "y", &[])
+            .read(elem_type, [1, 2, 2])
     };
     // From floats to int32, from int16 to uint8, from uint8 to int8, to bool.
     for (from, to) in [(1, 6), (5, 2), (2, 3), (1, 9)] {
         let message = cast(from, to).unwrap_err().to_string();
-        assert!(message.contains("(Cast): to element type"), "{from} to {to}: {message}");
+        assert!(
+            message.contains("(Cast): to element type"),
+            "{from} to {to}: {message}"
+        );
     }
     // From uint8 to int32, to float and to float16.
     for (from, to) in [(2, 6), (2, 1), (1, 10)] {
@@ -220,10 +247,21 @@ fn pools_that_round_up_begin_inside_the_image() {
         ];
         // Behind a rectifier zeros never win, so that all pads can be read.
         let made = Made::default().node("Relu", &["x"], "a", &[]);
-        let graph = made.node("MaxPool", &["a"], "y", &attributes).read(1, [1, n, 1]).unwrap();
-        let pixels = ndarray::Array1::from_iter((1..=n).map(|v| f32::from(u8::try_from(v).unwrap())));
-        let x = pixels.into_shape_with_order((1, usize::try_from(n).unwrap(), 1, 1)).unwrap();
-        let got: Vec<f32> = graph.predict(&x.into_dyn()).unwrap().iter().copied().collect();
+        let graph = made
+            .node("MaxPool", &["a"], "y", &attributes)
+            .read(1, [1, n, 1])
+            .unwrap();
+        let pixels =
+            ndarray::Array1::from_iter((1..=n).map(|v| f32::from(u8::try_from(v).unwrap())));
+        let x = pixels
+            .into_shape_with_order((1, usize::try_from(n).unwrap(), 1, 1))
+            .unwrap();
+        let got: Vec<f32> = graph
+            .predict(&x.into_dyn())
+            .unwrap()
+            .iter()
+            .copied()
+            .collect();
         // Pixels rise, so that the largest of a window is its last.
         let want: Vec<f32> = (0..n_outputs)
             .map(|i| (i * s - before + k).min(n))
@@ -231,4 +269,35 @@ fn pools_that_round_up_begin_inside_the_image() {
             .collect();
         assert_eq!(got, want, "{n} rows, kernel {k}, stride {s}, pads {pads:?}");
     }
+}
+
+#[test]
+fn constants_that_give_no_numbers_are_refused() {
+    for (op, value) in [
+        ("Div", 0.0),
+        ("Div", 1e-45),
+        ("Mul", f32::INFINITY),
+        ("Add", f32::NAN),
+    ] {
+        let made = Made::default().constant("k", &[1], &[value]);
+        let message = refusal(made.node(op, &["x", "k"], "y", &[]), [1, 2, 2]);
+        assert!(
+            message.contains("with a constant"),
+            "{op} {value}: {message}"
+        );
+    }
+    let norm = |variance: &[f32]| {
+        let n = i64::try_from(variance.len()).unwrap();
+        let made = Made::default()
+            .constant("one", &[1], &[1.0])
+            .constant("v", &[n], variance);
+        let inputs = ["x", "one", "one", "one", "v"];
+        made.node("BatchNormalization", &inputs, "y", &[])
+            .read(1, [1, 2, 2])
+    };
+    assert!(norm(&[0.0]).is_ok(), "epsilon is added");
+    let message = norm(&[-1.0]).unwrap_err().to_string();
+    assert!(message.contains("a variance of -1"), "{message}");
+    let message = norm(&[1.0, 1.0]).unwrap_err().to_string();
+    assert!(message.contains("of 1 and of 2 channels"), "{message}");
 }

@@ -38,7 +38,7 @@ pub use convert::convert;
 pub use digest::{sha256_file, sha256_files};
 pub use error::Error;
 pub use files::{
-    AnyModel, check_save_path, load, load_float, load_quantized, save, save_quantized,
+    AnyModel, check_place, check_save_path, load, load_float, load_quantized, save, save_quantized,
 };
 pub use quantize::{
     Calibration, InputQuantizerMode, QuantizeOptions, Quantized, calibrate_ranges, quantize,

@@ -84,7 +84,46 @@ fn a_model_is_never_its_own_output() {
         &["insert-rescaling", path, "--scale", "2", "-s", path],
         "replace",
     );
+    refused(&["quantize", path, "-ns", "4", "-s", path], "replace");
+    refused(&["convert", path, path], "replace");
+    // The same file by another way.
+    let around = folder
+        .path()
+        .join("../")
+        .join(folder.path().file_name().unwrap());
+    let around = around.join("model.h5");
+    refused(&["convert", path, around.to_str().unwrap()], "replace");
     assert_eq!(fs::read(&model).unwrap(), before);
+}
+
+#[test]
+fn outputs_never_replace_inputs() {
+    let folder = tempfile::tempdir().unwrap();
+    let inputs = folder.path().join("x.npy");
+    fs::copy(file(TINY, "inputs.npy"), &inputs).unwrap();
+    let before = fs::read(&inputs).unwrap();
+    let inputs = inputs.to_str().unwrap();
+    let model = file(TINY, "expected/quantized.h5");
+    refused(
+        &["run", &model, "--inputs", inputs, "--outputs", inputs],
+        "replace",
+    );
+    let one = folder.path().join("one.npz");
+    let one = one.to_str().unwrap();
+    refused(
+        &[
+            "run",
+            &model,
+            "--inputs",
+            inputs,
+            "--outputs",
+            one,
+            "--dump-layers",
+            one,
+        ],
+        "replace",
+    );
+    assert_eq!(fs::read(inputs).unwrap(), before);
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub(super) fn run(args: &QuantizeArgs) -> Result<()> {
         .save
         .clone()
         .unwrap_or_else(|| default_save_path(&model_path));
-    check_save_path(&save_path)?;
+    check_save_path(&save_path, &reads(args, &model_path))?;
     let options = options(&args.network, &args.samples)?;
     let graph = load_float(&model_path)?;
     let model_digest = digest(&model_path)?;
@@ -39,6 +39,13 @@ pub(super) fn run(args: &QuantizeArgs) -> Result<()> {
     provenance.config_digest = args.network.q_config.as_deref().map(digest).transpose()?;
     save_quantized(&quantized, &save_path)?;
     report(args, &quantized, &save_path, start.elapsed().as_secs_f64())
+}
+
+/// Returns the files that are read.
+fn reads<'a>(args: &'a QuantizeArgs, model: &'a Path) -> Vec<&'a Path> {
+    let others = [&args.ranges, &args.network.q_config, &args.samples.samples];
+    let others = others.into_iter().filter_map(Option::as_deref);
+    others.chain([model]).collect()
 }
 
 fn with_ranges(

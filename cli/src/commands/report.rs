@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use bitproof::akida_sim::prove::{Proof, SearchBudget, prove, with_buffer_bits};
 use bitproof::calibration::Skipped;
 use bitproof::model_files::write_file;
-use bitproof::{Executor, Graph, QuantizedModel, Samples, load_float, load_quantized};
+use bitproof::{Executor, Graph, QuantizedModel, Samples, check_place, load_float, load_quantized};
 use clap::Args;
 use ndarray::{ArrayD, Axis};
 use report::{Accuracy, Facts, FileFact, Measured, Measurement, QuantizeLog, Report};
@@ -69,7 +69,13 @@ struct Gathered {
 
 /// Writes the page of a quantized model.
 pub(super) fn run(args: &ReportArgs) -> Result<()> {
-    inputs::check_place(&args.out, &["html", "htm"])?;
+    let model = args.model.path();
+    let reads = [&args.float, &args.samples, &args.data, &args.log].into_iter();
+    let reads: Vec<&Path> = reads
+        .filter_map(Option::as_deref)
+        .chain([&*model])
+        .collect();
+    check_place(&args.out, &["html", "htm"], &reads)?;
     let gathered = gather(args)?;
     let page = report::page(&Report {
         model: &gathered.model,

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use bitproof::calibration::SampleSource;
 use bitproof::model_files::{NpzWriter, write_npy_f32};
 use bitproof::quantizer_core::Counters;
-use bitproof::{Executor, ModelMemory, QuantizedModel, Run, load_quantized};
+use bitproof::{Executor, ModelMemory, QuantizedModel, Run, check_place, load_quantized};
 use ndarray::{ArrayD, Axis, IxDyn};
 use serde_json::{Value, json};
 
@@ -19,13 +19,17 @@ use dump::Dump;
 
 /// Runs a quantized model on inputs.
 pub(super) fn run(args: &RunArgs) -> Result<()> {
-    let model = load_quantized(&args.model.path())?;
-    check_outputs(args.outputs.as_deref(), &model)?;
+    let model_path = args.model.path();
+    let model = load_quantized(&model_path)?;
+    let samples = samples::at(&args.inputs, &args.source)?;
+    let mut reads = samples.files();
+    reads.push(&model_path);
+    check_outputs(args.outputs.as_deref(), &model, &reads)?;
     if let Some(path) = &args.dump_layers {
-        inputs::check_place(path, &["npz"])?;
+        reads.extend(args.outputs.as_deref());
+        check_place(path, &["npz"], &reads)?;
     }
     let executor = Executor::new(&model);
-    let samples = samples::at(&args.inputs, &args.source)?;
     let mut source = inputs::open(samples, &inputs::quantized_input(&model)?)?;
     let total = source.n_samples();
     let mut meter = Meter::new(total, "items");
@@ -122,9 +126,9 @@ fn is_npz(path: &Path) -> bool {
 }
 
 /// Fails before any work where the outputs could not be written.
-fn check_outputs(path: Option<&Path>, model: &QuantizedModel) -> Result<()> {
+fn check_outputs(path: Option<&Path>, model: &QuantizedModel, reads: &[&Path]) -> Result<()> {
     if let Some(path) = path {
-        inputs::check_place(path, &["npy", "npz"])?;
+        check_place(path, &["npy", "npz"], reads)?;
     }
     let n_outputs = model.outputs.len();
     match path {

@@ -2,7 +2,7 @@
 
 mod operations;
 
-use float_model::{Shape, infer_shape};
+use float_model::{MAX_ITEM_VALUES, Shape, infer_shape};
 use quantizer_core::layers::IntegerLayer;
 use quantizer_core::{PerAxis, QFormat};
 
@@ -13,8 +13,8 @@ use operations::{check_operation, check_stages, result_shape};
 /// Shifts and binary points beyond this come from no quantizer.
 const MAX_SHIFT: u32 = 300;
 
-/// Extents beyond this are no image, and products of them could overflow.
-const MAX_EXTENT: usize = 1 << 20;
+/// Strides, dilations and kernels beyond this are none, and products of them could overflow.
+const MAX_STEP: usize = 1 << 20;
 
 type Checked = Result<(), String>;
 
@@ -51,10 +51,11 @@ impl QuantizedModel {
 
     fn check_node(&self, node: &QuantizedNode) -> Checked {
         let inputs: Vec<&QuantizedNode> = node.inputs.iter().map(|i| &self.nodes[*i]).collect();
-        ensure(
-            node.shape.iter().flatten().all(|n| *n <= MAX_EXTENT),
-            || "extents".to_owned(),
-        )?;
+        let extents = node.shape.iter().flatten();
+        let n_values = extents.fold(1, |n: usize, e| n.saturating_mul((*e).max(1)));
+        ensure(n_values <= MAX_ITEM_VALUES, || {
+            format!("an item of {n_values} values, which no memory is made for")
+        })?;
         match &node.op {
             QuantizedOp::Input(kind) => {
                 ensure(inputs.is_empty(), || "an input with inputs".to_owned())?;

@@ -227,3 +227,28 @@ fn a_reader_that_goes_away_is_no_fault() {
     let code = status.code();
     assert!(matches!(code, Some(0 | 141)), "exit code {code:?}");
 }
+
+#[test]
+fn batches_beyond_all_memory_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.bpq.safetensors");
+    let out = out.to_str().unwrap();
+    let huge = "100000000000";
+    let model = file(TINY, "expected/quantized.h5");
+    refused(&["bench", &model, "--batch", huge], "a smaller one");
+    let float = file(TINY, "model.h5");
+    refused(&["bench", &float, "--batch", huge], "a smaller one");
+    refused(
+        &[
+            "bench",
+            &float,
+            "--batch",
+            "4",
+            "--runs",
+            "18446744073709551615",
+        ],
+        "too many",
+    );
+    let args = ["quantize", &float, "-ns", huge, "-bs", huge, "-s", out];
+    refused(&args, "a smaller one");
+}

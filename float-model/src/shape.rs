@@ -15,17 +15,38 @@ pub type Shape = Vec<Option<usize>>;
 /// with a stride, a kernel or a factor overflows.
 const MAX_EXTENT: usize = 1 << 30;
 
+/// Most values of one item of a tensor, 1 GiB of float32: beyond all networks, and few enough that an
+/// error comes before the memory is gone.
+pub const MAX_ITEM_VALUES: usize = 1 << 28;
+
+/// Most values of a batch, 8 GiB of float32.
+pub const MAX_BATCH_VALUES: usize = 1 << 31;
+
 /// Returns the output shape of the layer `name` for the shapes of its inputs.
 ///
 /// # Errors
 ///
-/// Inputs that the layer cannot take, weights that do not fit them, or an extent beyond 2^30.
+/// Inputs that the layer cannot take, weights that do not fit them, an extent beyond 2^30, or more
+/// than [`MAX_ITEM_VALUES`].
 pub fn infer_shape(name: &str, layer: &Layer, inputs: &[&Shape]) -> Result<Shape, GraphError> {
     let shape = inferred(name, layer, inputs)?;
     match shape.iter().flatten().find(|extent| **extent > MAX_EXTENT) {
         Some(extent) => Err(GraphError::invalid(name, format!("an extent of {extent}"))),
+        None if n_known(&shape) > MAX_ITEM_VALUES => {
+            let n = n_known(&shape);
+            Err(GraphError::invalid(
+                name,
+                format!("an item of {n} values, which no memory is made for"),
+            ))
+        }
         None => Ok(shape),
     }
+}
+
+/// Returns the number of values of an item whose open extents are 1.
+fn n_known(shape: &Shape) -> usize {
+    let known = shape.iter().flatten();
+    known.fold(1, |n: usize, extent| n.saturating_mul(*extent))
 }
 
 fn inferred(name: &str, layer: &Layer, inputs: &[&Shape]) -> Result<Shape, GraphError> {

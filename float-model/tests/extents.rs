@@ -48,15 +48,19 @@ fn huge_extents_are_refused() {
     for layers in [
         vec![up(), up(), up(), up(), up(), up()],
         vec![Layer::ZeroPadding2D(pads)],
-        vec![
-            Layer::UpSampling2D {
-                size: [1 << 20, 1 << 20],
-            },
-            Layer::Flatten,
-        ],
+        vec![Layer::UpSampling2D {
+            size: [1 << 20, 1 << 20],
+        }],
+        // Each extent is small, their product is not.
+        vec![Layer::UpSampling2D {
+            size: [1 << 11, 1 << 11],
+        }],
     ] {
         let error = Graph::new(chain(layers)).unwrap_err().to_string();
-        assert!(error.contains("an extent of"), "{error}");
+        assert!(
+            error.contains("an extent of") || error.contains("values"),
+            "{error}"
+        );
     }
     assert!(
         Graph::new(chain(vec![Layer::UpSampling2D { size: [2, 2] }])).is_ok(),
@@ -79,4 +83,23 @@ fn strides_are_positive_and_bounded() {
         let message = pool(stride).unwrap_err();
         assert!(message.contains("must be positive"), "{stride}: {message}");
     }
+}
+
+#[test]
+fn huge_outputs_of_open_extents_are_refused_when_they_are_known() {
+    let mut draft = chain(vec![Layer::UpSampling2D {
+        size: [1 << 11, 1 << 11],
+    }]);
+    draft.nodes[0].layer = Layer::Input(Input {
+        shape: vec![None, None, Some(4)],
+        dtype: Dtype::Float32,
+    });
+    let graph = Graph::new(draft).unwrap();
+    let run = |batch| graph.predict(&ndarray::ArrayD::zeros(vec![batch, 8, 8, 4]));
+    let error = run(1).unwrap_err().to_string();
+    assert!(error.contains("values"), "{error}");
+    // An item fits, a batch of them does not.
+    let small = |batch| graph.predict(&ndarray::ArrayD::zeros(vec![batch, 2, 2, 4]));
+    let error = small(1000).unwrap_err().to_string();
+    assert!(error.contains("a smaller one"), "{error}");
 }

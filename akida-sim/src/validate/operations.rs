@@ -9,7 +9,7 @@ use quantizer_core::layers::{
 use quantizer_core::{NumericsError, ValueBits};
 
 use super::{
-    Checked, MAX_EXTENT, channels, check_length, check_positive, check_shifts, check_small, ensure,
+    Checked, MAX_STEP, channels, check_length, check_positive, check_shifts, check_small, ensure,
     expect_channels, same_shape,
 };
 use crate::model::QuantizedNode;
@@ -351,7 +351,7 @@ fn transposed_shape(
         let (k, s) = (kernel[axis], strides[axis]);
         let extra = output_padding.map(|p| p[axis]);
         let numbers = [k, s, extra.unwrap_or(1).max(1)];
-        let sane = numbers.iter().all(|n| (1..=MAX_EXTENT).contains(n));
+        let sane = numbers.iter().all(|n| (1..=MAX_STEP).contains(n));
         ensure(sane, || "a kernel or stride of zero".to_owned())?;
         let extent = x[axis].map(|n| transposed_extent(n, k, s, padding, extra).ok_or("no output"));
         shape.push(extent.transpose()?);
@@ -384,7 +384,7 @@ fn window_shape(
     let mut shape = Vec::with_capacity(3);
     for axis in 0..2 {
         let (k, s, d) = (kernel[axis], strides[axis], dilation[axis]);
-        let sane = [k, s, d].iter().all(|n| (1..=MAX_EXTENT).contains(n));
+        let sane = [k, s, d].iter().all(|n| (1..=MAX_STEP).contains(n));
         ensure(sane, || "a kernel, stride or dilation of zero".to_owned())?;
         shape.push(match (x[axis], padding) {
             (None, _) => None,

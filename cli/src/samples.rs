@@ -150,7 +150,11 @@ fn refuse(what: &str, flags: &[(&str, bool)]) -> Result<()> {
 pub(crate) fn refuse_all(what: &str, args: &SourceArgs) -> Result<()> {
     refuse(what, &array_flags(args))?;
     refuse(what, &image_flags(args))?;
-    refuse(what, &[("--preprocess", args.preprocess != "none")])
+    let others = [
+        ("--preprocess", args.preprocess != "none"),
+        ("--on-bad-sample", args.on_bad_sample != OnBadArg::Stop),
+    ];
+    refuse(what, &others)
 }
 
 fn array_flags(args: &SourceArgs) -> [(&'static str, bool); 3] {

@@ -252,3 +252,47 @@ fn batches_beyond_all_memory_are_refused() {
     let args = ["quantize", &float, "-ns", huge, "-bs", huge, "-s", out];
     refused(&args, "a smaller one");
 }
+
+#[test]
+fn flags_of_samples_need_samples() {
+    let model = file(TINY, "expected/quantized.h5");
+    let page = tempfile::tempdir().unwrap();
+    let page = page.path().join("report.html");
+    let page = page.to_str().unwrap();
+    for flags in [
+        &["--preprocess", "garbage"][..],
+        &["--samples-key", "x"],
+        &["--image-size", "8,8"],
+        &["--on-bad-sample", "skip"],
+    ] {
+        let prove = [&["prove", &model][..], flags].concat();
+        refused(&prove, "without --samples");
+        let report = [&["report", &model, "-o", page][..], flags].concat();
+        refused(&report, "without --samples and --data");
+    }
+    let report = ["report", &model, "-o", page, "--num-samples", "4"];
+    refused(&report, "--num-samples");
+    let samples = file(TINY, "samples.npy");
+    let report = [
+        "report",
+        &model,
+        "-o",
+        page,
+        "--samples",
+        &samples,
+        "--num-samples",
+        "0",
+    ];
+    refused(&report, "--num-samples");
+}
+
+#[test]
+fn a_format_without_a_place_for_buffers_is_refused() {
+    let model = file(TINY, "expected/quantized.h5");
+    for format in ["sarif", "junit"] {
+        refused(
+            &["prove", &model, "--smallest", "--format", format],
+            "--smallest",
+        );
+    }
+}

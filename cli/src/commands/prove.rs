@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use bitproof::akida_sim::prove::{
     Proof, SearchBudget, StageProof, Verdict, bound, prove, smallest_buffers, with_buffer_bits,
 };
@@ -63,12 +63,18 @@ pub(crate) struct ProveArgs {
 /// Proves that no buffer of a model can overflow, or shows an input that makes one overflow.
 pub(super) fn run(args: &ProveArgs) -> Result<Answer> {
     let path = args.model.path();
+    if args.smallest && !matches!(args.format.format, CheckFormat::Text | CheckFormat::Json) {
+        bail!("--smallest: SARIF and JUnit have no place for it, use --format text or json");
+    }
     let mut model = load_quantized(&path)?;
     if let Some(bits) = args.buffer_bits {
         model = with_buffer_bits(&model, bits)?;
     }
     let samples = match &args.samples {
-        None => None,
+        None => {
+            samples::refuse_all("a proof without --samples", &args.source)?;
+            None
+        }
         Some(path) => {
             let samples = samples::at(path, &args.source)?;
             let mut source = inputs::open(samples, &inputs::quantized_input(&model)?)?;

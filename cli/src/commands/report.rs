@@ -1,6 +1,7 @@
 //! `bitproof report`.
 
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -18,6 +19,9 @@ use super::quantize::{digest, samples_digest};
 use crate::args::{Format, FormatArgs, ModelArgs, SourceArgs};
 use crate::progress::Meter;
 use crate::{inputs, samples};
+
+/// Inputs that are observed when no number is asked for.
+const N_OBSERVED: usize = 100;
 
 /// Log files are not larger than this.
 const LARGEST_LOG: u64 = 1 << 26;
@@ -37,9 +41,9 @@ pub(crate) struct ReportArgs {
     samples: Option<PathBuf>,
     #[command(flatten)]
     source: SourceArgs,
-    /// Inputs that are observed, at most
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    num_samples: usize,
+    /// Inputs that are observed, at most [default: 100]
+    #[arg(long, value_name = "N")]
+    num_samples: Option<NonZeroUsize>,
     /// Labelled data, as `eval --data` takes it: accuracy and confusion
     #[arg(long, value_name = "PLACE")]
     data: Option<PathBuf>,
@@ -125,7 +129,14 @@ fn gather(args: &ReportArgs) -> Result<Gathered> {
     let inputs = match (&args.samples, &data) {
         (Some(place), _) => Some(samples::at(place, &args.source)?),
         (None, Some(data)) => Some(data.images.clone()),
-        (None, None) => None,
+        (None, None) => {
+            let what = "a report without --samples and --data";
+            samples::refuse_all(what, &args.source)?;
+            if args.num_samples.is_some() {
+                bail!("--num-samples is not for {what}");
+            }
+            None
+        }
     };
     if let (Some(inputs), Some(_)) = (&inputs, &args.samples)
         && let Some(sha256) = samples_digest(inputs)?
@@ -134,8 +145,9 @@ fn gather(args: &ReportArgs) -> Result<Gathered> {
             .files
             .push(fact("samples", args.samples.as_deref(), sha256));
     }
+    let n_observed = args.num_samples.map_or(N_OBSERVED, NonZeroUsize::get);
     let batch = match inputs {
-        Some(inputs) => Some(first_items(inputs, &model, args.num_samples)?),
+        Some(inputs) => Some(first_items(inputs, &model, n_observed)?),
         None => None,
     };
     let measured = match &batch {
@@ -219,7 +231,7 @@ fn read_log(path: &Path) -> Result<QuantizeLog> {
 /// Returns the first inputs, `[batch, ...]`.
 fn first_items(samples: Samples, model: &QuantizedModel, n: usize) -> Result<ArrayD<f32>> {
     let mut source = inputs::open(samples, &inputs::quantized_input(model)?)?;
-    let batch = source.next_batch(n.max(1))?;
+    let batch = source.next_batch(n)?;
     samples::warn_skipped(source.skipped(), source.n_samples());
     if batch.shape().first().copied().unwrap_or(0) == 0 {
         bail!("there is no sample that can be used");

@@ -33,6 +33,20 @@ pub(crate) fn float_input(graph: &Graph) -> Result<Shape> {
     Ok(graph.node(id).shape.clone())
 }
 
+/// Returns whether a layer of a float model remembers earlier steps.
+pub(crate) fn is_temporal(graph: &Graph) -> bool {
+    graph.nodes().iter().any(|node| node.layer.is_temporal())
+}
+
+/// Says on stderr that a temporal model forgets from input to input, and `when`.
+pub(crate) fn warn_of_memory(is_temporal: bool, when: &str) {
+    if is_temporal {
+        eprintln!(
+            "warning: the model remembers earlier steps; {when} each input starts from empty buffers"
+        );
+    }
+}
+
 /// Returns integer labels, one an item.
 pub(crate) fn labels(path: &Path, key: Option<&str>) -> Result<Vec<i64>> {
     let labels = read_integers(path, key)?;

@@ -296,3 +296,34 @@ fn a_format_without_a_place_for_buffers_is_refused() {
         );
     }
 }
+
+/// Returns a `.npy` file of one number.
+fn one_label() -> Vec<u8> {
+    let dict = "{'descr': '|u1', 'fortran_order': False, 'shape': (1,), }\n";
+    let length = u16::try_from(dict.len()).unwrap().to_le_bytes();
+    [b"\x93NUMPY\x01\x00", &length[..], dict.as_bytes(), &[0]].concat()
+}
+
+#[test]
+fn what_forgets_the_steps_before_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let label = folder.path().join("y.npy");
+    fs::write(&label, one_label()).unwrap();
+    let page = folder.path().join("p.html");
+    let (label, page) = (label.to_str().unwrap(), page.to_str().unwrap());
+    let warned = |name: &str, warned: bool| {
+        let model = file(name, "expected/quantized.h5");
+        let inputs = file(name, "inputs.npy");
+        for args in [
+            &["eval", &model, "--images", &inputs, "--labels", label][..],
+            &["report", &model, "--samples", &inputs, "-o", page],
+            &["run", &model, "--inputs", &inputs],
+        ] {
+            let (_, message) = bitproof(args);
+            let word = "remembers earlier steps";
+            assert_eq!(message.contains(word), warned, "{args:?}: {message}");
+        }
+    };
+    warned("36-buffer-temp-conv", true);
+    warned(TINY, false);
+}

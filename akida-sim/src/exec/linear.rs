@@ -207,8 +207,8 @@ impl LinearPlan {
             let shape = &x.shape;
             ModelError::invalid(name, format!("cannot run on a tensor of shape {shape:?}"))
         })?;
-        let n_values = geometry.out_shape.iter();
-        let n_values = n_values.try_fold(1_usize, |n, extent| n.checked_mul(*extent));
+        let mut extents = geometry.out_shape.iter();
+        let n_values = extents.try_fold(1_usize, |n, extent| n.checked_mul(*extent));
         if n_values.is_none_or(|n| n > MAX_BATCH_VALUES) {
             let shape = &geometry.out_shape;
             let message = format!("an output of {shape:?} is more than a batch can be");

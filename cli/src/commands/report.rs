@@ -6,15 +6,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use bitproof::akida_sim::prove::{Proof, SearchBudget, prove, with_buffer_bits};
-use bitproof::calibration::Skipped;
 use bitproof::model_files::write_file;
-use bitproof::{Executor, Graph, QuantizedModel, Samples, check_place, load_float, load_quantized};
+use bitproof::{Graph, QuantizedModel, Samples, check_place, load_float, load_quantized};
 use clap::Args;
 use ndarray::{ArrayD, Axis};
 use report::{Accuracy, Facts, FileFact, Measured, Measurement, QuantizeLog, Report};
 use serde_json::json;
 
-use super::eval::{Data, labels_of, one_output, quantized_outputs};
+use super::eval::{Data, classify};
 use super::quantize::{digest, samples_digest};
 use crate::args::{Format, FormatArgs, ModelArgs, SourceArgs};
 use crate::progress::Meter;
@@ -156,7 +155,7 @@ fn gather(args: &ReportArgs) -> Result<Gathered> {
     };
     let proof = proved(&model, batch.as_ref(), args.seed)?;
     let accuracy = match &data {
-        Some(data) => Some(classify(&model, original.as_ref(), data)?),
+        Some(data) => Some(accuracy(&model, original.as_ref(), data)?),
         None => None,
     };
     Ok(Gathered {
@@ -246,6 +245,7 @@ fn measure(
 ) -> Result<Measured> {
     let total = inputs.len_of(Axis(0));
     let mut meter = Meter::new(total, "samples");
+    inputs::warn_of_memory(model.is_temporal(), "here");
     let mut measurement = Measurement::new(model, float);
     let mut done = 0;
     for batch in inputs.axis_chunks_iter(Axis(0), inputs::BATCH_SIZE) {
@@ -267,34 +267,12 @@ fn proved(model: &QuantizedModel, samples: Option<&ArrayD<f32>>, seed: u64) -> R
     Ok(proof?)
 }
 
-fn classify(model: &QuantizedModel, float: Option<&Graph>, data: &Data) -> Result<Accuracy> {
-    let n_classes = one_output(&quantized_outputs(model))?;
-    let executor = Executor::new(model);
-    let mut source = inputs::open(data.images.clone(), &inputs::quantized_input(model)?)?;
-    let total = source.n_samples();
-    if total != data.labels.len() {
-        bail!("{total} images, but {} labels", data.labels.len());
-    }
-    let mut meter = Meter::new(total, "images");
+fn accuracy(model: &QuantizedModel, float: Option<&Graph>, data: &Data) -> Result<Accuracy> {
     let mut accuracy = Accuracy::default();
-    let mut next = 0;
-    inputs::each_batch(source.as_mut(), |batch, source| {
-        let quantized = inputs::classes(&inputs::predict(&executor, batch)?);
-        let float = match float {
-            Some(graph) => Some(inputs::classes(&graph.predict(batch)?)),
-            None => None,
-        };
-        let skipped: &[Skipped] = source.skipped();
-        let labels = labels_of(&data.labels, &mut next, quantized.len(), skipped)?;
-        let outside = |label: &&i64| usize::try_from(**label).map_or(true, |l| l >= n_classes);
-        if let Some(label) = labels.iter().find(outside) {
-            bail!("a label of {label} for {n_classes} classes");
-        }
-        accuracy.add(&labels, &quantized, float.as_deref());
-        meter.set(next, total);
-        Ok(())
+    let models = (Some(model), float);
+    // The page is the result: no speed is printed.
+    classify(models, data, Format::Json, |labels, integer, real| {
+        accuracy.add(labels, integer.unwrap_or_default(), real);
     })?;
-    meter.finish();
-    samples::warn_skipped(source.skipped(), total);
     Ok(accuracy)
 }

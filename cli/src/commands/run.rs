@@ -87,12 +87,7 @@ impl Steps {
             let reset_every = args.reset_every.map(usize::from);
             return Self::Sequence { reset_every };
         }
-        if model.is_temporal() {
-            eprintln!(
-                "warning: the model remembers earlier steps; without --sequence each input starts \
-                 from empty buffers"
-            );
-        }
+        inputs::warn_of_memory(model.is_temporal(), "without --sequence");
         Self::Batches
     }
 

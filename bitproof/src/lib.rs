@@ -26,7 +26,10 @@ mod recover;
 mod samples;
 mod topology;
 
-pub use akida_sim::{self, Executor, ModelMemory, QuantizedModel, Run, Tensor, instruction_set};
+pub use akida_sim::{
+    self, Executor, ModelMemory, QuantizedModel, Run, Tensor, check_instruction_set,
+    instruction_set,
+};
 pub use calibration::{self, Progress};
 pub use config_schema::{self, ParamValues, QuantizationParams};
 pub use float_model::{self, Graph, GraphBuilder, Summary};

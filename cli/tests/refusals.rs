@@ -327,3 +327,48 @@ fn what_forgets_the_steps_before_says_so() {
     warned("36-buffer-temp-conv", true);
     warned(TINY, false);
 }
+
+#[test]
+fn an_instruction_set_that_is_not_there_is_refused() {
+    let model = file(TINY, "model.h5");
+    let summary = |isa: &str| {
+        let mut command = Command::cargo_bin("bitproof").unwrap();
+        let run = command.args(["summary", &model]).env("BITPROOF_ISA", isa);
+        let run = run.output().unwrap();
+        let text = String::from_utf8(run.stderr).unwrap();
+        (run.status.code().unwrap(), text)
+    };
+    assert_eq!(summary("portable").0, 0);
+    assert_eq!(summary("").0, 0);
+    for isa in ["AVX2", "avx3"] {
+        let (code, message) = summary(isa);
+        assert_eq!(code, 2, "{isa}: {message}");
+        assert!(message.contains("this CPU has portable"), "{message}");
+    }
+}
+
+#[test]
+fn a_seed_without_random_samples_is_not_silent() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = file(TINY, "model.h5");
+    let samples = file(TINY, "samples.npy");
+    for (command, out) in [("quantize", "q.bpq.safetensors"), ("calibrate", "r.json")] {
+        let out = folder.path().join(out);
+        let out = out.to_str().unwrap();
+        let (code, message) = bitproof(&[
+            command,
+            &model,
+            "--samples",
+            &samples,
+            "--seed",
+            "1",
+            "-s",
+            out,
+        ]);
+        assert_eq!(code, 0, "{message}");
+        assert!(
+            message.contains("--seed is for random samples"),
+            "{message}"
+        );
+    }
+}

@@ -74,12 +74,15 @@ fn calibrated(graph: Graph, args: &QuantizeArgs, options: &QuantizeOptions) -> R
     Ok(quantized)
 }
 
-/// Says on stderr that no samples are given.
+/// Says on stderr that no samples are given, or a seed that nothing needs.
 pub(super) fn note_random(args: &SampleArgs, format: Format) {
+    if args.samples.is_some() && args.seed.is_some() {
+        eprintln!("warning: --seed is for random samples; these are given, so it is not used");
+    }
     if args.samples.is_none() && format == Format::Text {
         eprintln!(
             "note: no --samples: calibrating on random samples, seed {}",
-            args.seed
+            args.seed.unwrap_or(0)
         );
     }
 }
@@ -154,7 +157,7 @@ pub(super) fn options(args: &NetworkArgs, samples: &SampleArgs) -> Result<Quanti
         num_samples: samples.num_samples,
         batch_size: samples.batch_size,
         epochs: samples.epochs,
-        seed: samples.seed,
+        seed: samples.seed.unwrap_or(0),
         observer: samples.observer.parse()?,
         hardware,
     })

@@ -25,6 +25,13 @@ impl QuantizedModel {
     ///
     /// The first layer that cannot be right, with the reason.
     pub fn validate(&self) -> Result<(), ModelError> {
+        let texts = self.nodes.iter().flat_map(|n| [&n.name, &n.class_name]);
+        for text in texts.chain([&self.name]) {
+            if text.chars().any(char::is_control) {
+                let text = text.escape_debug().to_string();
+                return Err(ModelError::invalid(text, "a name with a control character"));
+            }
+        }
         let mut names = std::collections::BTreeSet::new();
         for (index, node) in self.nodes.iter().enumerate() {
             if !names.insert(&node.name) {

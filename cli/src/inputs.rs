@@ -41,7 +41,7 @@ pub(crate) fn is_temporal(graph: &Graph) -> bool {
 /// Says on stderr that a temporal model forgets from input to input, and `when`.
 pub(crate) fn warn_of_memory(is_temporal: bool, when: &str) {
     if is_temporal {
-        eprintln!(
+        crate::errln!(
             "warning: the model remembers earlier steps; {when} each input starts from empty buffers"
         );
     }

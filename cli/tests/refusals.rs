@@ -372,3 +372,14 @@ fn a_seed_without_random_samples_is_not_silent() {
         );
     }
 }
+
+#[test]
+fn no_name_reaches_the_terminal_raw() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a\u{1b}[2Jb.h5");
+    fs::write(&path, "no model").unwrap();
+    let (code, message) = bitproof(&["summary", path.to_str().unwrap()]);
+    assert_eq!(code, 2, "{message:?}");
+    assert!(message.contains("a\\u{1b}[2Jb.h5"), "{message:?}");
+    assert!(!message.contains('\u{1b}'), "{message:?}");
+}

@@ -103,3 +103,15 @@ fn huge_outputs_of_open_extents_are_refused_when_they_are_known() {
     let error = small(1000).unwrap_err().to_string();
     assert!(error.contains("a smaller one"), "{error}");
 }
+
+#[test]
+fn names_have_no_control_characters() {
+    for name in ["a\nb", "\u{1b}[31m"] {
+        let mut draft = chain(vec![Layer::Flatten]);
+        name.clone_into(&mut draft.nodes[1].name);
+        draft.outputs = vec![name.to_owned()];
+        let message = Graph::new(draft).unwrap_err().to_string();
+        assert!(message.contains("control character"), "{message:?}");
+        assert!(!message.contains(char::is_control), "{message:?}");
+    }
+}

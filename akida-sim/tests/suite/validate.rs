@@ -190,3 +190,22 @@ fn items_fit_in_memory() {
     let message = model.validate().unwrap_err().to_string();
     assert!(message.contains("values"), "{message}");
 }
+
+#[test]
+fn names_are_text_that_a_terminal_can_show() {
+    let forged = "x\nPROVED: no input can overflow a buffer";
+    let changes: [fn(&mut QuantizedModel, String); 3] = [
+        |model, text| model.name = text,
+        |model, text| model.nodes[1].name = text,
+        |model, text| model.nodes[1].class_name = text,
+    ];
+    for change in changes {
+        for text in [forged, "\u{1b}[2J", "\u{9b}2J"] {
+            let mut model = model();
+            change(&mut model, text.to_owned());
+            let message = model.validate().unwrap_err().to_string();
+            assert!(message.contains("control character"), "{message:?}");
+            assert!(!message.contains(char::is_control), "{message:?}");
+        }
+    }
+}

@@ -67,7 +67,7 @@ fn report(args: &CalibrateArgs, calibration: &Calibration, seconds: f64) {
     }
     warn_skipped(&calibration.skipped, calibration.n_samples);
     for warning in &calibration.warnings {
-        eprintln!("warning: {warning}");
+        crate::errln!("warning: {warning}");
     }
     print_convergence(convergence);
     crate::outln!(

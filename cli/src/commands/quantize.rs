@@ -77,10 +77,10 @@ fn calibrated(graph: Graph, args: &QuantizeArgs, options: &QuantizeOptions) -> R
 /// Says on stderr that no samples are given, or a seed that nothing needs.
 pub(super) fn note_random(args: &SampleArgs, format: Format) {
     if args.samples.is_some() && args.seed.is_some() {
-        eprintln!("warning: --seed is for random samples; these are given, so it is not used");
+        crate::errln!("warning: --seed is for random samples; these are given, so it is not used");
     }
     if args.samples.is_none() && format == Format::Text {
-        eprintln!(
+        crate::errln!(
             "note: no --samples: calibrating on random samples, seed {}",
             args.seed.unwrap_or(0)
         );
@@ -178,7 +178,7 @@ fn report(args: &QuantizeArgs, quantized: &Quantized, path: &Path, seconds: f64)
     }
     crate::samples::warn_skipped(&quantized.skipped, quantized.n_samples);
     for warning in &quantized.warnings {
-        eprintln!("warning: {warning}");
+        crate::errln!("warning: {warning}");
     }
     print_convergence(quantized.convergence.as_ref());
     let batches = &quantized.batches;

@@ -52,6 +52,13 @@ pub fn read_onnx(path: &Path) -> Result<Graph, FileError> {
 fn import(model: &proto::Model, folder: &Path) -> Result<Graph, Refused> {
     let graph = model.graph.as_ref().filter(|_| model.ir_version > 0);
     let graph = graph.ok_or_else(|| Refused::invalid("no ONNX model: it has no graph"))?;
+    let is_quantized = |node: &proto::Node| node.op_type == "DequantizeLinear";
+    if graph.node.iter().any(is_quantized) {
+        return Err(Refused::unsupported(
+            "a quantized ONNX model, which is written but not read: give the float model, or the \
+             .bpq.safetensors or .h5 that it was made from",
+        ));
+    }
     let is_default = |domain: &str| matches!(domain, "" | "ai.onnx");
     let opset = model
         .opset_import

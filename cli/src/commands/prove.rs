@@ -30,7 +30,7 @@ pub(crate) struct ProveArgs {
     #[command(flatten)]
     model: ModelArgs,
     /// Prove as if every buffer of the hardware had N bits
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(2..=48))]
     buffer_bits: Option<u8>,
     /// Inputs to search for one that overflows: .npy, .npz, images; the first 256 are run
     #[arg(long, value_name = "FILE")]

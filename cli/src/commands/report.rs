@@ -50,7 +50,7 @@ pub(crate) struct ReportArgs {
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
     /// Prove as if every buffer of the hardware had N bits
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(2..=48))]
     buffer_bits: Option<u8>,
     /// Seed of the search for inputs that overflow
     #[arg(long, value_name = "N", default_value_t = 0)]

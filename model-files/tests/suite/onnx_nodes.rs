@@ -301,3 +301,14 @@ fn constants_that_give_no_numbers_are_refused() {
     let message = norm(&[1.0, 1.0]).unwrap_err().to_string();
     assert!(message.contains("of 1 and of 2 channels"), "{message}");
 }
+
+#[test]
+fn a_quantized_model_is_told_by_one_sentence() {
+    let made = Made::default()
+        .constant("s", &[], &[1.0])
+        .node("QuantizeLinear", &["x", "s"], "a", &[])
+        .node("DequantizeLinear", &["a", "s"], "y", &[]);
+    let message = refusal(made, [1, 2, 2]);
+    assert!(message.contains("a quantized ONNX model"), "{message}");
+    assert!(!message.contains("node(s)"), "{message}");
+}

@@ -1,6 +1,7 @@
 //! Checks of a model, from [`lower`](crate::lower) or a file: nothing may panic later.
 
 mod operations;
+mod stages;
 
 use float_model::{MAX_ITEM_VALUES, Shape, infer_shape};
 use quantizer_core::layers::IntegerLayer;
@@ -8,7 +9,8 @@ use quantizer_core::{PerAxis, QFormat};
 
 use crate::ModelError;
 use crate::model::{InputKind, QuantizedModel, QuantizedNode, QuantizedOp};
-use operations::{check_operation, check_stages, result_shape};
+use operations::{check_operation, result_shape};
+use stages::check_stages;
 
 /// Shifts and binary points beyond this come from no quantizer.
 const MAX_SHIFT: u32 = 300;

@@ -41,10 +41,12 @@ fn bits(bits: u8) -> ValueBits {
 fn refusal(name: &str, change: impl FnOnce(&mut IntegerLayer)) -> String {
     let mut model = model();
     let node = model.nodes.iter_mut().find(|node| node.name == name);
-    match &mut node.unwrap().op {
-        QuantizedOp::Integer(layer) => change(layer),
-        _ => panic!("`{name}` has no integers"),
+    let mut is_changed = false;
+    if let QuantizedOp::Integer(layer) = &mut node.unwrap().op {
+        change(layer);
+        is_changed = true;
     }
+    assert!(is_changed, "`{name}` has integers");
     model.validate().unwrap_err().to_string()
 }
 

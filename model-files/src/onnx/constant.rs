@@ -12,6 +12,9 @@ use super::refused::Refused;
 /// Stands for the batch in shapes that a model computes.
 pub(super) const BATCH: i64 = i64::MIN;
 
+/// 2^53: integers of models are small.
+const LARGEST_TRUNCATED: f32 = 16_777_216.0 * 16_777_216.0 * 32.0;
+
 /// A constant tensor, row-major.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Constant {
@@ -133,7 +136,7 @@ const fn float(v: i64) -> f32 {
 
 #[expect(clippy::cast_possible_truncation, reason = "the range is checked")]
 fn truncated(v: f32) -> Option<i64> {
-    (v.abs() <= 9_007_199_254_740_992.0).then_some(v as i64)
+    (v.abs() <= LARGEST_TRUNCATED).then_some(v as i64)
 }
 
 #[expect(

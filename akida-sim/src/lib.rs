@@ -8,6 +8,7 @@ mod calibrated;
 pub mod certificate;
 mod error;
 mod exec;
+pub mod hardware;
 mod lower;
 mod model;
 pub mod prove;

@@ -1,7 +1,9 @@
 //! One module a command.
 
+pub(crate) mod analyze;
 pub(crate) mod bench;
 mod calibrate;
+pub(crate) mod check;
 pub(crate) mod completions;
 mod config;
 mod convert;
@@ -15,6 +17,7 @@ pub(crate) mod report;
 mod run;
 pub(crate) mod schema;
 mod summary;
+pub(crate) mod verify;
 pub(crate) mod verify_certificate;
 
 use anyhow::Result;
@@ -27,13 +30,16 @@ pub(crate) fn run(command: Command) -> Result<Answer> {
     bitproof::check_instruction_set().map_err(anyhow::Error::msg)?;
     match command {
         Command::Prove(args) => return prove::run(&args),
+        Command::Check(args) => return check::run(&args),
         Command::Eval(args) => return eval::run(&args),
+        Command::Verify(args) => return verify::run(&args),
         Command::VerifyCertificate(args) => return verify_certificate::run(&args),
         Command::Quantize(args) => quantize::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Summary(args) => summary::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Analyze(args) => analyze::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::InsertRescaling(args) => insert_rescaling::run(&args),
         Command::Convert(args) => convert::run(&args),

@@ -12,4 +12,7 @@
 mod executor;
 mod prove;
 mod random;
+mod single;
+mod soundness;
 mod validate;
+mod wide;

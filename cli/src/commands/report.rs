@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use bitproof::akida_sim::prove::{Proof, SearchBudget, prove, with_buffer_bits};
+use bitproof::findings::Findings;
 use bitproof::model_files::write_file;
 use bitproof::{Graph, QuantizedModel, Samples, check_place, load_float, load_quantized};
 use clap::Args;
@@ -13,6 +14,7 @@ use ndarray::{ArrayD, Axis};
 use report::{Accuracy, Facts, FileFact, Measured, Measurement, QuantizeLog, Report};
 use serde_json::json;
 
+use super::check::by_target;
 use super::eval::{Data, classify};
 use super::quantize::{digest, samples_digest};
 use crate::args::{Format, FormatArgs, ModelArgs, SourceArgs};
@@ -67,6 +69,7 @@ struct Gathered {
     measured: Option<Measured>,
     accuracy: Option<Accuracy>,
     log: Option<QuantizeLog>,
+    checks: Vec<Findings>,
     facts: Facts,
 }
 
@@ -87,7 +90,7 @@ pub(super) fn run(args: &ReportArgs) -> Result<()> {
         measured: gathered.measured.as_ref(),
         accuracy: gathered.accuracy.as_ref(),
         log: gathered.log.as_ref(),
-        checks: &[],
+        checks: &gathered.checks,
         facts: &gathered.facts,
     });
     write_file(&args.out, page.as_bytes())?;
@@ -158,7 +161,9 @@ fn gather(args: &ReportArgs) -> Result<Gathered> {
         Some(data) => Some(accuracy(&model, original.as_ref(), data)?),
         None => None,
     };
+    let checks = by_target(&model, &facts.title)?;
     Ok(Gathered {
+        checks,
         model,
         float,
         proof,

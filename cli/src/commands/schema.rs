@@ -21,8 +21,10 @@ enum Of {
     Config,
     /// A file of `prove --certificate`.
     Certificate,
+    Analyze,
     Bench,
     Calibrate,
+    Check,
     Convert,
     Demo,
     Eval,
@@ -31,6 +33,7 @@ enum Of {
     Report,
     Run,
     Summary,
+    Verify,
     VerifyCertificate,
 }
 
@@ -45,8 +48,10 @@ fn schema(of: Of) -> String {
     let text = match of {
         Of::QConfig | Of::Config => return to_indented(&json_schema()),
         Of::Certificate => include_str!("../schemas/certificate.json"),
+        Of::Analyze => include_str!("../schemas/analyze.json"),
         Of::Bench => include_str!("../schemas/bench.json"),
         Of::Calibrate => include_str!("../schemas/calibrate.json"),
+        Of::Check => include_str!("../schemas/check.json"),
         Of::Convert => include_str!("../schemas/convert.json"),
         Of::Demo => include_str!("../schemas/demo.json"),
         Of::Eval => include_str!("../schemas/eval.json"),
@@ -55,6 +60,7 @@ fn schema(of: Of) -> String {
         Of::Report => include_str!("../schemas/report.json"),
         Of::Run => include_str!("../schemas/run.json"),
         Of::Summary => include_str!("../schemas/summary.json"),
+        Of::Verify => include_str!("../schemas/verify.json"),
         Of::VerifyCertificate => include_str!("../schemas/verify-certificate.json"),
     };
     text.to_owned()

@@ -75,6 +75,15 @@ pub struct Run {
     pub counters: Vec<Counters>,
 }
 
+/// Checks that the variable `BITPROOF_ISA`, if it is set, names an instruction set of this CPU.
+///
+/// # Errors
+///
+/// It does not, and would be ignored; the error is a message with the names that it can take.
+pub fn check_instruction_set() -> Result<(), String> {
+    Isa::check_variable()
+}
+
 /// Returns the name of the instruction set in use; results do not depend on it.
 #[must_use]
 pub fn instruction_set() -> &'static str {

@@ -325,9 +325,9 @@ pub(crate) struct SampleArgs {
     /// Passes over the samples
     #[arg(short, long, value_name = "N", default_value_t = 1)]
     pub(crate) epochs: usize,
-    /// Seed of random samples
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) seed: u64,
+    /// Seed of random samples [default: 0]
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
     /// What a range is: moving-max (the reference's), max, percentile[:P] of the magnitudes
     /// (P = 99.99), or mse, the least squared error
     #[arg(long, value_name = "OBSERVER", default_value = "moving-max")]

@@ -6,10 +6,10 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use bitproof::calibration::SampleSource;
-use bitproof::model_files::{NpzWriter, write_npy_f32};
+use bitproof::model_files::{NpzWriter, Spool, write_npy_spooled};
 use bitproof::quantizer_core::Counters;
-use bitproof::{Executor, ModelMemory, QuantizedModel, Run, load_quantized};
-use ndarray::{ArrayD, Axis, IxDyn};
+use bitproof::{Executor, ModelMemory, QuantizedModel, Run, Tensor, check_place, load_quantized};
+use ndarray::{ArrayD, Axis};
 use serde_json::{Value, json};
 
 use crate::args::{Format, RunArgs};
@@ -19,19 +19,25 @@ use dump::Dump;
 
 /// Runs a quantized model on inputs.
 pub(super) fn run(args: &RunArgs) -> Result<()> {
-    let model = load_quantized(&args.model.path())?;
-    check_outputs(args.outputs.as_deref(), &model)?;
+    let model_path = args.model.path();
+    let model = load_quantized(&model_path)?;
+    let samples = samples::at(&args.inputs, &args.source)?;
+    let mut reads = samples.files();
+    reads.push(&model_path);
+    check_outputs(args.outputs.as_deref(), &model, &reads)?;
     if let Some(path) = &args.dump_layers {
-        inputs::check_place(path, &["npz"])?;
+        reads.extend(args.outputs.as_deref());
+        check_place(path, &["npz"], &reads)?;
     }
     let executor = Executor::new(&model);
-    let samples = samples::at(&args.inputs, &args.source)?;
     let mut source = inputs::open(samples, &inputs::quantized_input(&model)?)?;
     let total = source.n_samples();
     let mut meter = Meter::new(total, "items");
-    let mut dump = args.dump_layers.is_some().then(|| Dump::new(&model));
+    let dump = args.dump_layers.as_deref();
+    let mut dump = dump.map(|path| Dump::new(&model, path)).transpose()?;
     let mut counters = vec![Counters::default(); model.nodes.len()];
-    let mut outputs: Vec<Vec<ArrayD<f32>>> = vec![Vec::new(); model.outputs.len()];
+    let outputs = args.outputs.as_deref();
+    let mut outputs = outputs.map(|path| Outputs::new(&model, path)).transpose()?;
     let mut done = 0;
     let mut steps = Steps::new(args, &model);
     steps.each(source.as_mut(), |batch, memory| {
@@ -40,17 +46,12 @@ pub(super) fn run(args: &RunArgs) -> Result<()> {
             counters: counts,
         } = match &mut dump {
             None if !args.sequence => executor.outputs(batch)?,
-            dump => executor.run_step(batch, memory, &mut |index, tensor| {
-                if let Some(dump) = dump {
-                    dump.add(index, tensor);
-                }
-            })?,
+            dump => dumped(&executor, dump.as_mut(), batch, memory)?,
         };
         let all = counters.iter_mut().zip(&counts);
         all.for_each(|(all, batch)| all.merge(batch));
-        if args.outputs.is_some() {
-            let all = outputs.iter_mut().zip(&tensors);
-            all.for_each(|(all, output)| all.push(output.floats()));
+        if let Some(outputs) = &mut outputs {
+            outputs.add(&tensors)?;
         }
         done += batch.len_of(Axis(0));
         meter.set(done, total);
@@ -61,11 +62,11 @@ pub(super) fn run(args: &RunArgs) -> Result<()> {
         bail!("{}: no step of a sequence can be left out", first.message);
     }
     samples::warn_skipped(source.skipped(), total);
-    if let Some(path) = &args.outputs {
-        write_outputs(path, &model, &outputs)?;
+    if let Some(outputs) = outputs {
+        outputs.finish()?;
     }
-    if let (Some(dump), Some(path)) = (&dump, &args.dump_layers) {
-        dump.write(path)?;
+    if let Some(dump) = dump {
+        dump.finish()?;
     }
     report(args.format.format, &model, &counters, (done, seconds));
     Ok(())
@@ -83,12 +84,7 @@ impl Steps {
             let reset_every = args.reset_every.map(usize::from);
             return Self::Sequence { reset_every };
         }
-        if model.is_temporal() {
-            eprintln!(
-                "warning: the model remembers earlier steps; without --sequence each input starts \
-                 from empty buffers"
-            );
-        }
+        inputs::warn_of_memory(model.is_temporal(), "without --sequence");
         Self::Batches
     }
 
@@ -122,9 +118,9 @@ fn is_npz(path: &Path) -> bool {
 }
 
 /// Fails before any work where the outputs could not be written.
-fn check_outputs(path: Option<&Path>, model: &QuantizedModel) -> Result<()> {
+fn check_outputs(path: Option<&Path>, model: &QuantizedModel, reads: &[&Path]) -> Result<()> {
     if let Some(path) = path {
-        inputs::check_place(path, &["npy", "npz"])?;
+        check_place(path, &["npy", "npz"], reads)?;
     }
     let n_outputs = model.outputs.len();
     match path {
@@ -136,27 +132,54 @@ fn check_outputs(path: Option<&Path>, model: &QuantizedModel) -> Result<()> {
     }
 }
 
-fn write_outputs(path: &Path, model: &QuantizedModel, outputs: &[Vec<ArrayD<f32>>]) -> Result<()> {
-    if !is_npz(path) {
-        let only = outputs
-            .first()
-            .map_or(Ok(ArrayD::zeros(IxDyn(&[0]))), |all| joined(all));
-        return Ok(write_npy_f32(path, &only?)?);
-    }
-    let mut npz = NpzWriter::create(path)?;
-    for (index, all) in model.outputs.iter().zip(outputs) {
-        npz.f32(&model.nodes[*index].name, &joined(all)?)?;
-    }
-    Ok(npz.finish()?)
+/// Runs a batch and keeps what its layers give.
+fn dumped(
+    executor: &Executor<'_>,
+    mut dump: Option<&mut Dump<'_>>,
+    batch: &ArrayD<f32>,
+    memory: &mut ModelMemory,
+) -> Result<Run> {
+    let mut kept = Ok(());
+    let run = executor.run_step(batch, memory, &mut |index, tensor| {
+        if let (Some(dump), Ok(())) = (&mut dump, &kept) {
+            kept = dump.add(index, tensor);
+        }
+    })?;
+    kept?;
+    Ok(run)
 }
 
-/// Returns batches as one array.
-fn joined(outputs: &[ArrayD<f32>]) -> Result<ArrayD<f32>> {
-    let views: Vec<_> = outputs.iter().map(|x| x.view()).collect();
-    if views.is_empty() {
-        return Ok(ArrayD::zeros(IxDyn(&[0])));
+/// The model's outputs, batch after batch, on disk.
+struct Outputs<'m> {
+    model: &'m QuantizedModel,
+    path: &'m Path,
+    spool: Spool,
+}
+
+impl<'m> Outputs<'m> {
+    fn new(model: &'m QuantizedModel, path: &'m Path) -> Result<Self> {
+        let spool = Spool::new(path, model.outputs.len())?;
+        Ok(Self { model, path, spool })
     }
-    Ok(ndarray::concatenate(Axis(0), &views)?)
+
+    fn add(&mut self, tensors: &[Tensor]) -> Result<()> {
+        for (index, tensor) in tensors.iter().enumerate() {
+            self.spool.push_f32(index, &tensor.floats())?;
+        }
+        Ok(())
+    }
+
+    /// Writes the file.
+    fn finish(mut self) -> Result<()> {
+        if !is_npz(self.path) {
+            return Ok(write_npy_spooled(self.path, &mut self.spool, 0)?);
+        }
+        let mut npz = NpzWriter::create(self.path)?;
+        for (place, index) in self.model.outputs.iter().enumerate() {
+            npz.spooled(&self.model.nodes[*index].name, &mut self.spool, place)?;
+        }
+        Ok(npz.finish()?)
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a time for people")]

@@ -255,15 +255,18 @@ fn run_bands<X: Packable<i8>, O: Byte>(
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
 fn turn<X: Packable<i8>>(band: &Band<'_, X>, group: usize, columns: &mut [Line]) {
     use std::arch::x86_64::{
-        _mm_loadu_si128, _mm_maskz_loadu_epi8, _mm_set_epi8, _mm_setzero_si128,
-        _mm512_broadcast_i32x4, _mm512_castsi128_si512, _mm512_inserti32x4,
+        _mm_set_epi8, _mm512_broadcast_i32x4, _mm512_castsi128_si512, _mm512_inserti32x4,
         _mm512_permutexvar_epi32, _mm512_set_epi32, _mm512_set1_epi8, _mm512_shuffle_epi8,
         _mm512_store_si512, _mm512_xor_si512,
     };
     let channels = band.conv.kernel.extents[2];
     let n = CHANNELS.min(channels - band.first);
-    let mask = u16::MAX >> (CHANNELS - n);
-    let rows: [Option<&[X]>; ROWS] = std::array::from_fn(|i| band.input_row(group * ROWS + i));
+    let rows: [Option<&[X]>; ROWS] = [
+        band.input_row(group * ROWS),
+        band.input_row(group * ROWS + 1),
+        band.input_row(group * ROWS + 2),
+        band.input_row(group * ROWS + 3),
+    ];
     let by_lane = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
     let in_lane = _mm_set_epi8(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
     let in_lane = _mm512_broadcast_i32x4(in_lane);
@@ -274,28 +277,39 @@ fn turn<X: Packable<i8>>(band: &Band<'_, X>, group: usize, columns: &mut [Line])
     columns[inside.end..].fill(Line([zero.cast_unsigned(); VECTOR]));
     for (number, column) in columns[inside].iter_mut().enumerate() {
         let at = number * channels + band.first;
-        let bytes = |row: Option<&[X]>| {
-            let Some(row) = row else {
-                return _mm_setzero_si128();
-            };
-            let bytes = &row[at..at + n];
-            // SAFETY: only the `n` bytes of the slice are read; `X` is a byte.
-            unsafe {
-                if n == CHANNELS {
-                    _mm_loadu_si128(bytes.as_ptr().cast())
-                } else {
-                    _mm_maskz_loadu_epi8(mask, bytes.as_ptr().cast())
-                }
-            }
-        };
-        let all = _mm512_castsi128_si512(bytes(rows[0]));
-        let all = _mm512_inserti32x4::<1>(all, bytes(rows[1]));
-        let all = _mm512_inserti32x4::<2>(all, bytes(rows[2]));
-        let all = _mm512_inserti32x4::<3>(all, bytes(rows[3]));
+        let channels = at..at + n;
+        let all = _mm512_castsi128_si512(bytes(rows[0], &channels));
+        let all = _mm512_inserti32x4::<1>(all, bytes(rows[1], &channels));
+        let all = _mm512_inserti32x4::<2>(all, bytes(rows[2], &channels));
+        let all = _mm512_inserti32x4::<3>(all, bytes(rows[3], &channels));
         let turned = _mm512_shuffle_epi8(_mm512_permutexvar_epi32(by_lane, all), in_lane);
         let turned = _mm512_xor_si512(turned, offset);
         // SAFETY: a column is an aligned vector.
         unsafe { _mm512_store_si512(column.0.as_mut_ptr().cast(), turned) };
+    }
+}
+
+/// Returns the bytes of up to sixteen channels of a row, zeros for a row that is outside.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+#[inline]
+fn bytes<X: Packable<i8>>(
+    row: Option<&[X]>,
+    channels: &Range<usize>,
+) -> std::arch::x86_64::__m128i {
+    use std::arch::x86_64::{_mm_loadu_si128, _mm_maskz_loadu_epi8, _mm_setzero_si128};
+    let Some(row) = row else {
+        return _mm_setzero_si128();
+    };
+    let bytes = &row[channels.start..channels.end];
+    let n = bytes.len().min(CHANNELS);
+    // SAFETY: only the `n` bytes of the slice are read; `X` is a byte.
+    unsafe {
+        if n == CHANNELS {
+            _mm_loadu_si128(bytes.as_ptr().cast())
+        } else {
+            _mm_maskz_loadu_epi8(u16::MAX >> (CHANNELS - n), bytes.as_ptr().cast())
+        }
     }
 }
 

@@ -101,12 +101,20 @@ fn inside<X: Packable<L>, L: Lane>(conv: &PackedConv<'_, X, L>, row: usize) -> R
 
 /// Copies `len` activations, whole steps where there is room: what is written too much is overwritten by the next row
 /// or patch, or meets weights of zero.
-#[inline]
+#[inline(always)]
 fn copy<X: Packable<L>, L: Lane>(from: &[X], to: &mut [L::Activation], len: usize) {
     for at in (0..len).step_by(STEP) {
         let (from, to) = (&from[at..], &mut to[at..]);
         match (from.first_chunk::<STEP>(), to.first_chunk_mut::<STEP>()) {
-            (Some(from), Some(to)) => *to = from.map(Packable::packed),
+            (Some(from), Some(to)) => {
+                if let Some(from) = X::as_packed(from) {
+                    to.copy_from_slice(from);
+                } else {
+                    for i in 0..STEP {
+                        to[i] = from[i].packed();
+                    }
+                }
+            }
             _ => {
                 for (to, from) in to.iter_mut().zip(from).take(len - at) {
                     *to = from.packed();

@@ -1,5 +1,8 @@
 //! Where tiles of sums go.
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::__m512i;
+
 use super::COLUMNS;
 #[cfg(target_arch = "x86_64")]
 use super::finish::{FinishLanes, Seen, WIDTH, load, pack, store_halves};
@@ -106,8 +109,12 @@ impl<O: Byte> Sink for Finished<'_, O> {
     #[inline(always)]
     unsafe fn open(&self, first: usize) -> [FinishLanes; 2] {
         // SAFETY: the caller vouches for the instructions.
-        [first, first + WIDTH]
-            .map(|first| unsafe { FinishLanes::new(self.finish, self.extremes, first) })
+        unsafe {
+            [
+                FinishLanes::new(self.finish, self.extremes, first),
+                FinishLanes::new(self.finish, self.extremes, first + WIDTH),
+            ]
+        }
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -129,17 +136,18 @@ impl<O: Byte> Sink for Finished<'_, O> {
         for (pair, out) in sums.chunks(2).zip(out) {
             // SAFETY: the caller vouches for the instructions.
             unsafe {
-                let mut results = |sums: &[i32]| {
-                    [
-                        tables[0].results(load(sums), &mut seen[0]),
-                        tables[1].results(load(&sums[WIDTH..]), &mut seen[1]),
-                    ]
+                let row = row_results(&tables, &mut seen, &pair[0]);
+                let next = match pair.get(1) {
+                    Some(sums) => row_results(&tables, &mut seen, sums),
+                    None => row,
                 };
-                let row = results(&pair[0]);
-                let next = pair.get(1).map_or(row, |sums| results(sums));
                 let bytes = pack::<O>([row, next]);
                 let (row, next) = out.split_at_mut(filters);
-                let next = next.get_mut(first..first + n).filter(|_| pair.len() == 2);
+                let next = if pair.len() == 2 {
+                    next.get_mut(first..first + n)
+                } else {
+                    None
+                };
                 store_halves(bytes, &mut row[first..first + n], next);
             }
         }
@@ -157,5 +165,28 @@ impl<O: Byte> Sink for Finished<'_, O> {
             // SAFETY: the caller vouches for the instructions.
             unsafe { lanes.count(self.extremes, first) };
         }
+    }
+}
+
+/// Returns the results of the sums of a pixel.
+///
+/// A function, as closures are not compiled for the instructions.
+///
+/// # Safety
+///
+/// The CPU has the instruction set of this module, and the caller is compiled for it.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn row_results(
+    tables: &[FinishLanes; 2],
+    seen: &mut [Seen; 2],
+    sums: &[i32; COLUMNS],
+) -> [__m512i; 2] {
+    // SAFETY: the caller vouches for the instructions.
+    unsafe {
+        [
+            tables[0].results(load(&sums[..WIDTH]), &mut seen[0]),
+            tables[1].results(load(&sums[WIDTH..]), &mut seen[1]),
+        ]
     }
 }

@@ -379,6 +379,8 @@ pub enum Activation {
     Tanh,
     /// `exp(x) / sum(exp(x))` over the last axis.
     Softmax,
+    /// The logarithm of `Softmax`.
+    LogSoftmax,
     /// `ln(1 + exp(x))`.
     Softplus,
     /// `x / (1 + |x|)`.

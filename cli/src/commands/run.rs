@@ -1,6 +1,7 @@
 //! `bitproof run`.
 
 mod dump;
+mod float;
 
 use std::path::Path;
 
@@ -8,7 +9,7 @@ use anyhow::{Result, bail};
 use bitproof::calibration::SampleSource;
 use bitproof::model_files::{NpzWriter, write_npy_f32};
 use bitproof::quantizer_core::Counters;
-use bitproof::{Executor, ModelMemory, QuantizedModel, Run, load_quantized};
+use bitproof::{AnyModel, Executor, ModelMemory, QuantizedModel, Run, load};
 use ndarray::{ArrayD, Axis, IxDyn};
 use serde_json::{Value, json};
 
@@ -17,24 +18,35 @@ use crate::progress::Meter;
 use crate::{inputs, samples};
 use dump::Dump;
 
-/// Runs a quantized model on inputs.
+/// Runs a model on inputs: a quantized one in integers, a float one in floats.
 pub(super) fn run(args: &RunArgs) -> Result<()> {
-    let model = load_quantized(&args.model.path())?;
-    check_outputs(args.outputs.as_deref(), &model)?;
-    if let Some(path) = &args.dump_layers {
-        inputs::check_place(path, &["npz"])?;
+    match load(&args.model.path())? {
+        AnyModel::Quantized(model) => run_quantized(args, &model),
+        AnyModel::Float(graph) => float::run(args, &graph),
     }
-    let executor = Executor::new(&model);
+}
+
+fn run_quantized(args: &RunArgs, model: &QuantizedModel) -> Result<()> {
+    let names: Vec<&str> = model
+        .outputs
+        .iter()
+        .map(|index| model.nodes[*index].name.as_str())
+        .collect();
+    check_places(args, names.len())?;
+    let executor = Executor::new(model);
     let samples = samples::at(&args.inputs, &args.source)?;
-    let mut source = inputs::open(samples, &inputs::quantized_input(&model)?)?;
+    let mut source = inputs::open(samples, &inputs::quantized_input(model)?)?;
     let total = source.n_samples();
     let mut meter = Meter::new(total, "items");
-    let mut dump = args.dump_layers.is_some().then(|| Dump::new(&model));
+    let mut dump = args.dump_layers.is_some().then(|| Dump::new(model));
     let mut counters = vec![Counters::default(); model.nodes.len()];
     let mut outputs: Vec<Vec<ArrayD<f32>>> = vec![Vec::new(); model.outputs.len()];
     let mut done = 0;
-    let mut steps = Steps::new(args, &model);
-    steps.each(source.as_mut(), |batch, memory| {
+    let mut steps = Steps::new(args);
+    if model.is_temporal() {
+        steps.warn();
+    }
+    steps.each(source.as_mut(), |batch, memory: &mut ModelMemory| {
         let Run {
             outputs: tensors,
             counters: counts,
@@ -57,17 +69,14 @@ pub(super) fn run(args: &RunArgs) -> Result<()> {
         Ok(())
     })?;
     let seconds = meter.finish();
-    if let Some(first) = source.skipped().first().filter(|_| args.sequence) {
-        bail!("{}: no step of a sequence can be left out", first.message);
-    }
-    samples::warn_skipped(source.skipped(), total);
+    check_skipped(args, source.as_ref())?;
     if let Some(path) = &args.outputs {
-        write_outputs(path, &model, &outputs)?;
+        write_outputs(path, &names, &outputs)?;
     }
     if let (Some(dump), Some(path)) = (&dump, &args.dump_layers) {
         dump.write(path)?;
     }
-    report(args.format.format, &model, &counters, (done, seconds));
+    report(args.format.format, model, &counters, (done, seconds));
     Ok(())
 }
 
@@ -78,35 +87,39 @@ enum Steps {
 }
 
 impl Steps {
-    fn new(args: &RunArgs, model: &QuantizedModel) -> Self {
+    fn new(args: &RunArgs) -> Self {
         if args.sequence {
             let reset_every = args.reset_every.map(usize::from);
             return Self::Sequence { reset_every };
         }
-        if model.is_temporal() {
+        Self::Batches
+    }
+
+    /// Says on stderr that a temporal model forgets, if its inputs are no sequence.
+    fn warn(&self) {
+        if matches!(self, Self::Batches) {
             eprintln!(
                 "warning: the model remembers earlier steps; without --sequence each input starts \
                  from empty buffers"
             );
         }
-        Self::Batches
     }
 
     /// Runs `f` on all inputs with what temporal layers remember.
-    fn each(
+    fn each<M: Default>(
         &mut self,
         source: &mut dyn SampleSource,
-        mut f: impl FnMut(&ArrayD<f32>, &mut ModelMemory) -> Result<()>,
+        mut f: impl FnMut(&ArrayD<f32>, &mut M) -> Result<()>,
     ) -> Result<()> {
         let Self::Sequence { reset_every } = self else {
-            return inputs::each_batch(source, |batch, _| f(batch, &mut ModelMemory::default()));
+            return inputs::each_batch(source, |batch, _| f(batch, &mut M::default()));
         };
-        let mut memory = ModelMemory::default();
+        let mut memory = M::default();
         let mut n_steps = 0_usize;
         inputs::each_batch(source, |batch, _| {
             for step in batch.axis_chunks_iter(Axis(0), 1) {
                 if reset_every.is_some_and(|n| n_steps.checked_rem(n) == Some(0)) {
-                    memory = ModelMemory::default();
+                    memory = M::default();
                 }
                 f(&step.to_owned(), &mut memory)?;
                 n_steps += 1;
@@ -121,22 +134,34 @@ fn is_npz(path: &Path) -> bool {
         .is_some_and(|e| e.eq_ignore_ascii_case("npz"))
 }
 
-/// Fails before any work where the outputs could not be written.
-fn check_outputs(path: Option<&Path>, model: &QuantizedModel) -> Result<()> {
-    if let Some(path) = path {
-        inputs::check_place(path, &["npy", "npz"])?;
+/// Fails before any work where results could not be written.
+fn check_places(args: &RunArgs, n_outputs: usize) -> Result<()> {
+    if let Some(path) = &args.dump_layers {
+        inputs::check_place(path, &["npz"])?;
     }
-    let n_outputs = model.outputs.len();
-    match path {
-        Some(path) if n_outputs != 1 && !is_npz(path) => bail!(
+    let Some(path) = &args.outputs else {
+        return Ok(());
+    };
+    inputs::check_place(path, &["npy", "npz"])?;
+    if n_outputs != 1 && !is_npz(path) {
+        bail!(
             "{}: the model has {n_outputs} outputs: give a .npz",
             path.display()
-        ),
-        _ => Ok(()),
+        );
     }
+    Ok(())
 }
 
-fn write_outputs(path: &Path, model: &QuantizedModel, outputs: &[Vec<ArrayD<f32>>]) -> Result<()> {
+/// Warns of inputs that were left out; a sequence cannot lack one.
+fn check_skipped(args: &RunArgs, source: &dyn SampleSource) -> Result<()> {
+    if let Some(first) = source.skipped().first().filter(|_| args.sequence) {
+        bail!("{}: no step of a sequence can be left out", first.message);
+    }
+    samples::warn_skipped(source.skipped(), source.n_samples());
+    Ok(())
+}
+
+fn write_outputs(path: &Path, names: &[&str], outputs: &[Vec<ArrayD<f32>>]) -> Result<()> {
     if !is_npz(path) {
         let only = outputs
             .first()
@@ -144,8 +169,8 @@ fn write_outputs(path: &Path, model: &QuantizedModel, outputs: &[Vec<ArrayD<f32>
         return Ok(write_npy_f32(path, &only?)?);
     }
     let mut npz = NpzWriter::create(path)?;
-    for (index, all) in model.outputs.iter().zip(outputs) {
-        npz.f32(&model.nodes[*index].name, &joined(all)?)?;
+    for (name, all) in names.iter().zip(outputs) {
+        npz.f32(name, &joined(all)?)?;
     }
     Ok(npz.finish()?)
 }

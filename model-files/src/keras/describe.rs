@@ -173,6 +173,7 @@ fn activation(function: Activation) -> Map<String, Value> {
         Activation::HardSigmoid => "hard_sigmoid",
         Activation::Tanh => "tanh",
         Activation::Softmax => "softmax",
+        Activation::LogSoftmax => "log_softmax",
         Activation::Softplus => "softplus",
         Activation::Softsign => "softsign",
         Activation::Elu => "elu",

@@ -351,6 +351,10 @@ impl FloatPlace<'_> {
                 let x = b.channels_last(x);
                 Ok(b.map("Softmax", self.name, &x, &[], vec![integer("axis", -1)]))
             }
+            Activation::LogSoftmax => {
+                let x = b.channels_last(x);
+                Ok(b.map("LogSoftmax", self.name, &x, &[], vec![integer("axis", -1)]))
+            }
             _ => Err(Refused::unsupported(format!("the activation {f:?}"))),
         }
     }

@@ -66,15 +66,15 @@ const CHUNK: usize = 1 << 14;
 
 /// Returns `activation` of a tensor of row-major elements, whose last axis has `n_last`.
 pub(super) fn activate(activation: Activation, mut data: Vec<f32>, n_last: usize) -> Vec<f32> {
-    let by_row = match activation {
-        Activation::Softmax => Some(softmax as fn(&mut [f32])),
-        Activation::LogSoftmax => Some(log_softmax as fn(&mut [f32])),
-        _ => None,
-    };
-    if let Some(of_row) = by_row {
+    let rows = |data: &mut Vec<f32>, of_row: fn(&mut [f32])| {
         data.par_chunks_mut(n_last.max(1))
             .with_min_len(64)
             .for_each(of_row);
+    };
+    if activation == Activation::Softmax {
+        rows(&mut data, softmax);
+    } else if activation == Activation::LogSoftmax {
+        rows(&mut data, log_softmax);
     } else if activation != Activation::Linear {
         data.par_chunks_mut(CHUNK).for_each(|chunk| {
             for x in chunk {

@@ -35,9 +35,10 @@ impl Rewrite for RemoveZeroPadding {
             extents: [height, width],
             pads: [(pads.top, pads.bottom), (pads.left, pads.right)],
         };
-        let (went, mut edits) = match next.layer {
-            Layer::MaxPool2D(pool) => border.into_pool(view, id, (next, pool))?,
-            _ => border.into_convolution(next)?,
+        let (went, mut edits) = if let Layer::MaxPool2D(pool) = next.layer {
+            border.into_pool(view, id, (next, pool))?
+        } else {
+            border.into_convolution(next)?
         };
         edits.push(Edit::Remove(node.name.clone(), went.clone()));
         Ok(Patch {
@@ -203,11 +204,14 @@ fn show([(top, bottom), (left, right)]: [(usize, usize); 2]) -> String {
 fn is_rectified(view: &View<'_>, id: NodeId) -> bool {
     let mut at = view.sole_input(id);
     while let Some(input) = at {
-        match view.layer(input) {
-            Layer::ReLU(relu) => return relu.negative_slope == 0.0 && relu.threshold >= 0.0,
-            Layer::MaxPool2D(_) | Layer::Dropout { .. } => at = view.sole_input(input),
-            _ => return false,
+        let layer = view.layer(input);
+        if let Layer::ReLU(relu) = layer {
+            return relu.negative_slope.abs().to_bits() == 0 && relu.threshold >= 0.0;
         }
+        if !matches!(layer, Layer::MaxPool2D(_) | Layer::Dropout { .. }) {
+            return false;
+        }
+        at = view.sole_input(input);
     }
     false
 }

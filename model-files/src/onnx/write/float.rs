@@ -100,6 +100,7 @@ impl FloatPlace<'_> {
             Layer::PReLU { alpha } => self.prelu(b, x, alpha),
             Layer::DepthwiseConv2DTranspose(conv) => self.depthwise_transpose(b, x, conv),
             Layer::Input(_)
+            | Layer::Volume(_)
             | Layer::StatefulProjection(_)
             | Layer::BufferTempConv(_)
             | Layer::DepthwiseBufferTempConv(_)

@@ -128,7 +128,7 @@ fn integers_that_no_weights_become_are_refused_by_name() {
 }
 
 #[test]
-fn float_models_are_converted_to_h5_alone() {
+fn float_models_become_files_of_float_models_alone() {
     let folder = tempfile::tempdir().unwrap();
     let model = cases().join("03-tiny-conv-8bit-per-axis/model.keras");
     let h5 = folder.path().join("m.h5");
@@ -146,7 +146,7 @@ fn float_models_are_converted_to_h5_alone() {
     );
     let error = check_save_path(&folder.path().join("m.keras")).unwrap_err();
     assert!(
-        error.to_string().contains(".bpq.safetensors or .h5"),
+        error.to_string().contains(".bpq.safetensors, .h5 or .onnx"),
         "{error}"
     );
 }

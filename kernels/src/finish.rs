@@ -13,13 +13,18 @@ pub(crate) const LANES: usize = 32;
 
 /// An integer type of one byte: `u8` or `i8`.
 pub trait Byte: Activation {
+    /// Whether it is `i8`.
+    const IS_SIGNED: bool;
+
     /// Returns the low byte of `v`: `v` itself, if it fits.
     fn low_byte(v: i32) -> Self;
 }
 
 macro_rules! byte {
-    ($t:ty $(, #[$lint:meta])*) => {
+    ($t:ty, $is_signed:literal $(, #[$lint:meta])*) => {
         impl Byte for $t {
+            const IS_SIGNED: bool = $is_signed;
+
             $(#[$lint])*
             #[expect(clippy::cast_possible_truncation, reason = "the low bits are asked for")]
             #[inline(always)]
@@ -29,8 +34,8 @@ macro_rules! byte {
         }
     };
 }
-byte!(u8, #[expect(clippy::cast_sign_loss, reason = "the low bits are asked for")]);
-byte!(i8);
+byte!(u8, false, #[expect(clippy::cast_sign_loss, reason = "the low bits are asked for")]);
+byte!(i8, true);
 
 /// [`Steps`] that end in a byte and stay in an `i32`, one entry a channel.
 ///
@@ -53,6 +58,10 @@ pub struct Finish {
     /// Sums with bias below which, and above which, the last step clips.
     pub(crate) clips_below: Vec<i32>,
     pub(crate) clips_above: Vec<i32>,
+    /// Whether any sum can be one of these.
+    pub(crate) may_clip: bool,
+    /// What the results lie in.
+    range: Limit,
 }
 
 /// What the sums of a layer, bias added, were.
@@ -95,6 +104,10 @@ impl Finish {
         }
         let padded = channels.next_multiple_of(LANES);
         let mut finish = Self::empty(channels, padded);
+        finish.range = Limit {
+            lo: if steps.rectify.is_some() { 0 } else { limit.lo },
+            hi: limit.hi,
+        };
         for channel in 0..channels {
             let bias = steps.bias.as_ref().map_or(0, |(bias, _)| bias[channel]);
             let bound = i64::try_from(largest)
@@ -112,6 +125,7 @@ impl Finish {
             finish.right[channel] = entry.right;
             finish.clips_below[channel] = entry.clips_below;
             finish.clips_above[channel] = entry.clips_above;
+            finish.may_clip |= entry.clips_below > i32::MIN || entry.clips_above < i32::MAX;
         }
         Some(finish)
     }
@@ -127,7 +141,19 @@ impl Finish {
             right: vec![0; padded],
             clips_below: vec![i32::MIN; padded],
             clips_above: vec![i32::MAX; padded],
+            may_clip: false,
+            range: Limit { lo: 0, hi: 0 },
         }
+    }
+
+    /// Checks that every result is an `O`.
+    pub(crate) fn check_type<O: Byte>(&self) {
+        let (lo, hi) = if O::IS_SIGNED { (-128, 127) } else { (0, 255) };
+        assert!(
+            self.range.lo >= lo && self.range.hi <= hi,
+            "results in {:?} fit the type of the output",
+            self.range
+        );
     }
 
     /// Returns the number of channels.
@@ -165,14 +191,19 @@ impl Channel {
         let [least, most] = [least, most].map(|v| v.clamp((-bound).into(), bound.into()));
         let fits = |v: i128| i32::try_from(v * i128::from(scale) + i128::from(half)).ok();
         fits(least).and(fits(most))?;
-        let never_above = top.is_some_and(|top| i128::from(top) <= clips_above);
+        let never_above = top.is_some_and(|top| i128::from(top) <= clips_above)
+            || clips_above >= i128::from(bound);
         Some(Self {
             least: i32::try_from(least).ok()?,
             most: i32::try_from(most.max(least)).ok()?,
             scale: i32::try_from(scale).ok()?,
             half: i32::try_from(half).ok()?,
             right,
-            clips_below: clamped(clips_below),
+            clips_below: if clips_below <= i128::from(-bound) {
+                i32::MIN
+            } else {
+                clamped(clips_below)
+            },
             clips_above: if never_above {
                 i32::MAX
             } else {
@@ -234,7 +265,7 @@ impl Kernels {
     ///
     /// # Panics
     ///
-    /// Panics if the lengths differ or are no whole number of pixels.
+    /// Panics if the lengths differ or are no whole number of pixels, or results do not fit an `O`.
     pub fn finish<O: Byte>(
         self,
         finish: &Finish,
@@ -243,6 +274,7 @@ impl Kernels {
         extremes: &mut Extremes,
     ) {
         assert_eq!(sums.len(), out.len(), "a result for each sum");
+        finish.check_type::<O>();
         assert!(
             sums.len().checked_rem(finish.channels) == Some(0),
             "whole pixels"

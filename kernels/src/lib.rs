@@ -10,7 +10,7 @@
 //! (NUMERICS.md F1). Only the payload and sign of a NaN are unspecified.
 //!
 //! This crate is the only one of the workspace with `unsafe`; all of it is in `dispatch`, `row`
-//! and the `vnni` modules.
+//! and the modules of `vnni`.
 
 mod chain;
 mod contract;
@@ -28,8 +28,6 @@ mod products;
 mod row;
 mod tiles;
 mod vnni;
-mod vnni_depthwise;
-mod vnni_finish;
 
 pub use chain::{Accumulator, Activation, Weight};
 pub use finish::{Byte, Extremes, Finish};
@@ -38,5 +36,4 @@ pub use narrow::{Clipped, Limit, NarrowCounts, Narrowing, Steps};
 pub use operands::{
     Conv2d, ConvTranspose2d, Dense, Depthwise, DepthwiseTranspose, MaxPool, Window,
 };
-pub use vnni::{Lane, Packable, Packed, PackedConv};
-pub use vnni_depthwise::{PackedDepthwise, PackedDepthwiseConv};
+pub use vnni::{Lane, Packable, Packed, PackedConv, PackedDepthwise, PackedDepthwiseConv};

@@ -49,6 +49,79 @@ where
     }
 }
 
+/// Rows that count 2^shift times; the shifts are those of channels, as where inputs are aligned, sorted or not.
+fn check_shifted<X>(case: &Case, bounds: (i128, i128), sorted: bool)
+where
+    X: Packable<i8> + TryFrom<i128> + Into<i128>,
+{
+    let Case {
+        window,
+        channels,
+        filters,
+        ..
+    } = *case;
+    let mut words = Words(case.seed);
+    let x: Vec<X> = words.integers(case.n_inputs(), bounds.0, bounds.1);
+    let kernel: Vec<i8> = words.integers(case.n_taps() * channels * filters, -128, 127);
+    let mut shifts: Vec<u32> = (0..channels)
+        .map(|_| (words.next_word() % 4) as u32)
+        .collect();
+    if sorted {
+        shifts.sort_unstable();
+    }
+    let shifts: Vec<u32> = (0..case.n_taps()).flat_map(|_| shifts.clone()).collect();
+    let aligned: Vec<i16> = kernel
+        .iter()
+        .enumerate()
+        .map(|(i, w)| i16::from(*w) << shifts[i.div_euclid(filters)])
+        .collect();
+    let geometry = Geometry {
+        window: &window,
+        is_transposed: false,
+        channels,
+        filters,
+    };
+    let step = |acc, x: X, w: i16| acc + x.into() * i128::from(w);
+    let all = naive::conv(&geometry, &x, &aligned, &Outside::Skip, 0_i128, step);
+    let expected: Vec<i128> = case.rows_of(&all, filters);
+    let packed = Packed::shifted(&kernel, &shifts, filters);
+    assert!(
+        packed.n_lanes() >= shifts.len().div_ceil(4),
+        "all rows have a lane"
+    );
+    for kernels in Kernels::available().filter(|kernels| kernels.packs()) {
+        let mut out = vec![i32::MAX; expected.len()];
+        let conv = PackedConv {
+            x: &x,
+            kernel: &packed,
+            pad: None,
+            window,
+            channels,
+        };
+        kernels.conv2d_packed(&conv, case.rows.clone(), &mut out);
+        let out: Vec<i128> = out.into_iter().map(i128::from).collect();
+        assert_eq!(out, expected, "{case:?}, {shifts:?}");
+    }
+}
+
+#[test]
+fn rows_of_one_shift_share_their_lanes() {
+    let kernel = [1_i8; 12];
+    let lanes = |shifts: &[u32]| Packed::shifted(&kernel[..shifts.len()], shifts, 1).n_lanes();
+    assert_eq!(lanes(&[0; 12]), 3, "whole groups");
+    assert_eq!(lanes(&[5; 12]), 3, "one shift of all");
+    assert_eq!(
+        lanes(&[1, 1, 1, 1, 1, 0, 0, 0, 0]),
+        4,
+        "a group of two shifts"
+    );
+    assert_eq!(
+        lanes(&[2, 1, 0, 1, 2]),
+        4,
+        "a group of three and one of one"
+    );
+}
+
 /// Numbers of one channel: bias, top, scale, shift.
 type Channel = (i64, Option<u8>, u16, i32);
 
@@ -73,6 +146,12 @@ fn narrowed(v: i64, channel: Channel, limits: [Limit; 4], counts: &mut [Clipped;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn shifted_rows_equal_their_definition(case in any_case(), sorted in any::<bool>()) {
+        check_shifted::<u8>(&case, (0, 255), sorted);
+        check_shifted::<i8>(&case, (-128, 127), sorted);
+    }
 
     #[test]
     fn unsigned_bytes_equal_their_definition(case in any_case()) {

@@ -19,14 +19,14 @@ use prost::Message;
 use super::proto;
 use super::refused::Refused;
 use crate::{FileError, write_file};
-use builder::{Builder, Kind, Value, integer as attribute, value_info};
+use builder::{Builder, Integers, Kind, Value, integer as attribute, value_info};
 use float::float_layer;
 use integer::{Place, integer_layer};
 use stages::{input_quantizer, unit};
 
 /// Writes a quantized model as ONNX, whole or not at all.
 ///
-/// The file needs operators of opset 21 and nothing else. It computes in float32 what the integers
+/// The file needs operators of opset 20 and nothing else, or 21 if integers have more than 8 bits. It computes in float32 what the integers
 /// mean, and rounds where they do: its integers are ours while sums stay below 24 bits, and may differ
 /// by one step above. Outputs that have no Dequantizer are `int32`.
 ///
@@ -34,19 +34,9 @@ use stages::{input_quantizer, unit};
 ///
 /// The file cannot be written, or ONNX has no words for a layer: all of them are named.
 pub fn write_onnx(model: &QuantizedModel, path: &Path) -> Result<(), FileError> {
-    let names = model.outputs.iter().filter_map(|i| model.nodes.get(*i));
-    let inputs = model
-        .nodes
-        .iter()
-        .filter(|node| matches!(node.op, QuantizedOp::Input(_)));
-    let reserved = names.chain(inputs).map(|node| node.name.clone());
-    let mut export = Export::new(reserved);
-    for node in &model.nodes {
-        let value = export.quantized_node(model, node);
-        export.keep(&node.name, &node.class_name, value);
-    }
-    for node in model.outputs.iter().filter_map(|i| model.nodes.get(*i)) {
-        export.output(model, node);
+    let mut export = Export::quantized(model, Integers::Bytes);
+    if export.builder.has_words() {
+        export = Export::quantized(model, Integers::Words);
     }
     export.finish(&model.name, path)
 }
@@ -59,7 +49,10 @@ pub fn write_onnx(model: &QuantizedModel, path: &Path) -> Result<(), FileError> 
 pub fn write_float_onnx(graph: &Graph, path: &Path) -> Result<(), FileError> {
     let outputs = graph.outputs().iter().map(|id| graph.node(*id));
     let inputs = graph.inputs().map(|id| graph.node(id));
-    let mut export = Export::new(outputs.clone().chain(inputs).map(|node| node.name.clone()));
+    let mut export = Export::new(
+        outputs.clone().chain(inputs).map(|node| node.name.clone()),
+        Integers::Bytes,
+    );
     for node in graph.nodes() {
         let inputs = node.inputs.iter().map(|id| id.index());
         let value = if let Layer::Input(input) = &node.layer {
@@ -85,12 +78,6 @@ pub fn write_float_onnx(graph: &Graph, path: &Path) -> Result<(), FileError> {
     export.finish(graph.name(), path)
 }
 
-/// The opset of the files: the first with quantizers of 16 bits.
-const OPSET: i64 = 21;
-
-/// The version of the format that came with the opset.
-const IR_VERSION: i64 = 10;
-
 /// A file while it is made.
 struct Export {
     builder: Builder,
@@ -100,12 +87,30 @@ struct Export {
 }
 
 impl Export {
-    fn new(reserved: impl IntoIterator<Item = String>) -> Self {
+    fn new(reserved: impl IntoIterator<Item = String>, integers: Integers) -> Self {
         Self {
-            builder: Builder::new(reserved),
+            builder: Builder::new(reserved, integers),
             values: Vec::new(),
             problems: Vec::new(),
         }
+    }
+
+    fn quantized(model: &QuantizedModel, integers: Integers) -> Self {
+        let names = model.outputs.iter().filter_map(|i| model.nodes.get(*i));
+        let inputs = model
+            .nodes
+            .iter()
+            .filter(|node| matches!(node.op, QuantizedOp::Input(_)));
+        let reserved = names.chain(inputs).map(|node| node.name.clone());
+        let mut export = Self::new(reserved, integers);
+        for node in &model.nodes {
+            let value = export.quantized_node(model, node);
+            export.keep(&node.name, &node.class_name, value);
+        }
+        for node in model.outputs.iter().filter_map(|i| model.nodes.get(*i)) {
+            export.output(model, node);
+        }
+        export
     }
 
     fn keep(&mut self, name: &str, class_name: &str, value: Result<Value, Refused>) {
@@ -224,16 +229,17 @@ impl Export {
             let message = format!("ONNX has no words for\n  {problems}");
             return Err(FileError::unsupported(path, message));
         }
+        let (ir_version, version) = self.builder.integers.versions();
         let mut graph = self.builder.graph;
         name.clone_into(&mut graph.name);
         let model = proto::Model {
-            ir_version: IR_VERSION,
+            ir_version,
             producer_name: "bitproof".to_owned(),
             producer_version: env!("CARGO_PKG_VERSION").to_owned(),
             graph: Some(graph),
             opset_import: vec![proto::OperatorSet {
                 domain: String::new(),
-                version: OPSET,
+                version,
             }],
         };
         write_file(path, &model.encode_to_vec())

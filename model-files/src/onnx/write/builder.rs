@@ -22,6 +22,28 @@ pub(super) enum Kind {
     Double = 11,
 }
 
+/// The integers between quantizers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Integers {
+    /// Of up to 8 bits.
+    #[default]
+    Bytes,
+    /// Of up to 16 bits, which came with opset 21. Bytes with a sign are stored as words too: there
+    /// onnxruntime 1.32 refuses to load a `Transpose` or `MaxPool` behind a `DequantizeLinear` of `int8`,
+    /// whose zero point its optimizer makes `uint8`.
+    Words,
+}
+
+impl Integers {
+    /// Returns the version of the format, and the opset that came with it.
+    pub(super) const fn versions(self) -> (i64, i64) {
+        match self {
+            Self::Bytes => (9, 20),
+            Self::Words => (10, 21),
+        }
+    }
+}
+
 /// Where the channels of a tensor are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Layout {
@@ -46,6 +68,7 @@ pub(super) struct Value {
 #[derive(Debug, Default)]
 pub(super) struct Builder {
     pub(super) graph: Graph,
+    pub(super) integers: Integers,
     names: BTreeSet<String>,
     /// Transposed tensors, by their origin.
     transposed: BTreeMap<String, String>,
@@ -93,11 +116,19 @@ impl Value {
 
 impl Builder {
     /// Returns a builder where `reserved` names are left to inputs and outputs.
-    pub(super) fn new(reserved: impl IntoIterator<Item = String>) -> Self {
+    pub(super) fn new(reserved: impl IntoIterator<Item = String>, integers: Integers) -> Self {
         Self {
+            integers,
             names: reserved.into_iter().collect(),
             ..Self::default()
         }
+    }
+
+    /// Returns whether the graph has integers of 16 bits.
+    pub(super) fn has_words(&self) -> bool {
+        let words = [Kind::Int16 as i32, Kind::UInt16 as i32];
+        let mut constants = self.graph.initializer.iter();
+        constants.any(|tensor| words.contains(&tensor.data_type))
     }
 
     /// Adds a constant, and returns its name.

@@ -9,7 +9,7 @@ use quantizer_core::quantizers::{InputQuantizer, OutputStage};
 use quantizer_core::tensor::int_to_f32;
 use quantizer_core::{PerAxis, QFormat};
 
-use super::builder::{Builder, Kind, Value, floats, integer};
+use super::builder::{Builder, Integers, Kind, Value, floats, integer};
 use crate::onnx::refused::Refused;
 
 /// Whether a tensor can hold negative integers.
@@ -40,7 +40,7 @@ pub(super) fn input_quantizer(
         low: zero.map(|zero| (bits.int_min() + zero).max(bits.int_min())),
         high: zero.map(|zero| (bits.int_max() + zero).min(bits.int_max())),
     };
-    let kind = storage(bits, Signs::Both)?;
+    let kind = storage(b.integers, bits, Signs::Both, &quantizer.frac_bits)?;
     // What is clipped has no zero point yet.
     let unshifted = Limits {
         low: limits.low.zip(&zero, |limit, zero| limit - zero),
@@ -65,7 +65,7 @@ pub(super) fn output_stage(
     stage: &OutputStage,
     (inner, format, signs): (&QFormat, &QFormat, Signs),
 ) -> Result<Value, Refused> {
-    let kind = storage(stage.value_bits, signs)?;
+    let kind = storage(b.integers, stage.value_bits, signs, &format.frac_bits)?;
     let products = format
         .frac_bits
         .zip(&stage.shift, |frac, shift| frac - shift);
@@ -299,11 +299,20 @@ fn rank(x: &Value) -> i64 {
 }
 
 /// Returns the type of the integers of a quantizer.
-fn storage(bits: ValueBits, signs: Signs) -> Result<Kind, Refused> {
+///
+/// What has a binary point for each channel is stored in words: onnxruntime fuses products of bytes, and
+/// then refuses zero points that are not one.
+fn storage(
+    integers: Integers,
+    bits: ValueBits,
+    signs: Signs,
+    points: &PerAxis<i32>,
+) -> Result<Kind, Refused> {
+    let has_bytes = points.uniform().is_some();
     match (bits.bits(), signs) {
-        (0..=7, _) => Ok(Kind::Int8),
-        (8, Signs::Positive) => Ok(Kind::UInt8),
-        (8..=15, _) => Ok(Kind::Int16),
+        (0..=7, _) if has_bytes && integers == Integers::Bytes => Ok(Kind::Int8),
+        (0..=8, Signs::Positive) if has_bytes => Ok(Kind::UInt8),
+        (0..=15, _) => Ok(Kind::Int16),
         (16, Signs::Positive) => Ok(Kind::UInt16),
         (bits, _) => Err(Refused::unsupported(format!(
             "integers of {bits} bits without the sign; QuantizeLinear has 16 with it"

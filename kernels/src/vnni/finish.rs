@@ -6,9 +6,11 @@
 )]
 
 use std::arch::x86_64::{
-    __m512i, _mm_storeu_si128, _mm512_add_epi32, _mm512_cmplt_epi32_mask, _mm512_cvtepi32_epi8,
-    _mm512_loadu_si512, _mm512_mask_add_epi32, _mm512_max_epi32, _mm512_min_epi32,
-    _mm512_mullo_epi32, _mm512_reduce_add_epi32, _mm512_set1_epi32, _mm512_setzero_si512,
+    __m512i, _mm_storeu_si128, _mm256_storeu_si256, _mm512_add_epi32, _mm512_castsi512_si256,
+    _mm512_cmplt_epi32_mask, _mm512_cvtepi32_epi8, _mm512_extracti64x4_epi64, _mm512_loadu_si512,
+    _mm512_mask_add_epi32, _mm512_max_epi32, _mm512_min_epi32, _mm512_mullo_epi32,
+    _mm512_packs_epi16, _mm512_packs_epi32, _mm512_packus_epi16, _mm512_permutexvar_epi32,
+    _mm512_reduce_add_epi32, _mm512_set_epi32, _mm512_set1_epi32, _mm512_setzero_si512,
     _mm512_srav_epi32, _mm512_storeu_si512,
 };
 
@@ -29,6 +31,7 @@ pub(crate) struct FinishLanes {
     lo: __m512i,
     hi: __m512i,
     clipped: __m512i,
+    may_clip: bool,
 }
 
 /// Returns the first sixteen numbers.
@@ -65,7 +68,31 @@ impl FinishLanes {
                 lo: load(&extremes.least[first..]),
                 hi: load(&extremes.most[first..]),
                 clipped: _mm512_setzero_si512(),
+                may_clip: finish.may_clip,
             }
+        }
+    }
+
+    /// Returns the results of sums, bias added, as `i32`.
+    ///
+    /// # Safety
+    ///
+    /// The CPU has AVX-512 F, and the caller is compiled for it.
+    #[inline(always)]
+    pub(crate) unsafe fn results(&mut self, sums: __m512i) -> __m512i {
+        // SAFETY: the caller vouches for the instructions.
+        unsafe {
+            self.lo = _mm512_min_epi32(self.lo, sums);
+            self.hi = _mm512_max_epi32(self.hi, sums);
+            if self.may_clip {
+                let one = _mm512_set1_epi32(1);
+                let clips = _mm512_cmplt_epi32_mask(self.above, sums)
+                    | _mm512_cmplt_epi32_mask(sums, self.below);
+                self.clipped = _mm512_mask_add_epi32(self.clipped, clips, self.clipped, one);
+            }
+            let v = _mm512_min_epi32(_mm512_max_epi32(sums, self.least), self.most);
+            let scaled = _mm512_add_epi32(_mm512_mullo_epi32(v, self.scale), self.half);
+            _mm512_srav_epi32(scaled, self.right)
         }
     }
 
@@ -78,15 +105,7 @@ impl FinishLanes {
     pub(crate) unsafe fn store<O: Byte>(&mut self, sums: __m512i, out: &mut [O]) {
         // SAFETY: the caller vouches for the instructions; a store of sixteen bytes has sixteen bytes of room.
         unsafe {
-            self.lo = _mm512_min_epi32(self.lo, sums);
-            self.hi = _mm512_max_epi32(self.hi, sums);
-            let one = _mm512_set1_epi32(1);
-            let clips = _mm512_cmplt_epi32_mask(self.above, sums)
-                | _mm512_cmplt_epi32_mask(sums, self.below);
-            self.clipped = _mm512_mask_add_epi32(self.clipped, clips, self.clipped, one);
-            let v = _mm512_min_epi32(_mm512_max_epi32(sums, self.least), self.most);
-            let scaled = _mm512_add_epi32(_mm512_mullo_epi32(v, self.scale), self.half);
-            let bytes = _mm512_cvtepi32_epi8(_mm512_srav_epi32(scaled, self.right));
+            let bytes = _mm512_cvtepi32_epi8(self.results(sums));
             if out.len() >= WIDTH {
                 _mm_storeu_si128(out.as_mut_ptr().cast(), bytes);
             } else {
@@ -113,6 +132,53 @@ impl FinishLanes {
             _mm512_storeu_si512(most.as_mut_ptr().cast(), self.hi);
             let clipped = _mm512_reduce_add_epi32(self.clipped);
             extremes.clipped += u64::from(clipped.unsigned_abs());
+        }
+    }
+}
+
+/// Returns the bytes of two rows of 32 results that fit, the first row in the low half.
+///
+/// # Safety
+///
+/// The CPU has AVX-512 BW, and the caller is compiled for it.
+#[inline(always)]
+pub(crate) unsafe fn pack<O: Byte>([row, next]: [[__m512i; 2]; 2]) -> __m512i {
+    // SAFETY: the caller vouches for the instructions.
+    unsafe {
+        let row = _mm512_packs_epi32(row[0], row[1]);
+        let next = _mm512_packs_epi32(next[0], next[1]);
+        let bytes = if O::IS_SIGNED {
+            _mm512_packs_epi16(row, next)
+        } else {
+            _mm512_packus_epi16(row, next)
+        };
+        // Packing works inside 128 bits: four bytes of each vector stand side by side.
+        let order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
+        _mm512_permutexvar_epi32(order, bytes)
+    }
+}
+
+/// Writes the low half of `bytes` into `row`, and the high half into `next`: at most 32 bytes each.
+///
+/// # Safety
+///
+/// The CPU has AVX-512 F, and the caller is compiled for it.
+#[inline(always)]
+pub(crate) unsafe fn store_halves<O: Byte>(bytes: __m512i, row: &mut [O], next: Option<&mut [O]>) {
+    // SAFETY: the caller vouches for the instructions; a store of 32 bytes has 32 bytes of room.
+    unsafe {
+        let low = _mm512_castsi512_si256(bytes);
+        let high = _mm512_extracti64x4_epi64::<1>(bytes);
+        for (half, out) in [(low, Some(row)), (high, next)] {
+            let Some(out) = out else { continue };
+            if out.len() >= 2 * WIDTH {
+                _mm256_storeu_si256(out.as_mut_ptr().cast(), half);
+            } else {
+                let mut all = [O::low_byte(0); 2 * WIDTH];
+                _mm256_storeu_si256(all.as_mut_ptr().cast(), half);
+                let n = out.len();
+                out.copy_from_slice(&all[..n]);
+            }
         }
     }
 }

@@ -12,11 +12,11 @@
 
 use std::ops::Range;
 
+use super::Packable;
 use crate::contract::{check_len, check_window};
 use crate::finish::{Byte, Extremes, Finish};
 use crate::isa::Kernels;
 use crate::operands::Window;
-use crate::vnni::Packable;
 
 /// Channels of a block.
 const CHANNELS: usize = 16;
@@ -103,6 +103,7 @@ impl Kernels {
             "the kernel's extents"
         );
         assert_eq!(finish.channels(), channels, "the kernel's channels");
+        finish.check_type::<O>();
         check_len("input", x.len(), &[window.in_h, window.in_w, channels]);
         check_len("output", out.len(), &[rows.len(), window.out_w, channels]);
         check_len("extremes", extremes.least.len(), &[finish.bias.len()]);
@@ -239,7 +240,7 @@ fn multiply<X: Packable<i8>, O: Byte>(
         _mm512_set1_epi32,
     };
 
-    use crate::vnni_finish::{FinishLanes, load};
+    use super::finish::{FinishLanes, load};
     let window = &job.conv.window;
     let [_, kernel_w, channels] = job.conv.kernel.extents;
     let block_len = columns.len().div_euclid(job.n_columns) * kernel_w * VECTOR;

@@ -1,0 +1,131 @@
+//! The activations that output pixels see, copied side by side.
+
+use std::ops::Range;
+
+use super::tile::ROWS;
+use super::{Lane, Packable, PackedConv};
+
+/// Activations that are gathered at once at most: they stay in the first cache, beside the weights.
+const GATHERED: usize = 1 << 14;
+
+/// Activations that are copied by one instruction.
+const STEP: usize = 16;
+
+/// Room for the patches of a few pixels.
+pub(super) struct Patches<'a, X, L: Lane> {
+    conv: &'a PackedConv<'a, X, L>,
+    /// Activations of a patch, a whole number of groups.
+    stride: usize,
+    /// Pixels that are gathered at once.
+    n_pixels: usize,
+    /// What the border is.
+    outside: Vec<L::Activation>,
+    patches: Vec<L::Activation>,
+}
+
+impl<'a, X: Packable<L>, L: Lane> Patches<'a, X, L> {
+    /// Returns room for patches of `stride` activations; those behind the last tap meet weights of zero.
+    pub(super) fn new(conv: &'a PackedConv<'a, X, L>, stride: usize) -> Self {
+        let outside = match conv.pad {
+            Some(pad) => pad.iter().map(|v| v.packed()).collect(),
+            None => vec![X::zero(); conv.channels],
+        };
+        let tiles = GATHERED.checked_div(stride * ROWS).unwrap_or(1).clamp(1, 8);
+        let n_pixels = tiles * ROWS;
+        Self {
+            conv,
+            stride,
+            n_pixels,
+            outside,
+            // A copy may write a step too much.
+            patches: vec![L::Activation::default(); n_pixels * stride + STEP],
+        }
+    }
+
+    /// Returns the patches of the first of these pixels, and how many they are.
+    pub(super) fn gather(&mut self, pixels: Range<usize>) -> (&[L::Activation], usize) {
+        let n_pixels = self.n_pixels.min(pixels.len());
+        let width = self.conv.window.out_w;
+        let (mut row, mut col) = (
+            pixels.start.div_euclid(width),
+            pixels.start.rem_euclid(width),
+        );
+        for pixel in 0..n_pixels {
+            let patch = &mut self.patches[pixel * self.stride..];
+            if !gather_inside(self.conv, (row, col), patch) {
+                gather_border(self.conv, (row, col), &self.outside, patch);
+            }
+            col += 1;
+            if col == width {
+                (row, col) = (row + 1, 0);
+            }
+        }
+        (&self.patches[..n_pixels * self.stride], n_pixels)
+    }
+}
+
+/// Writes the activations that one output pixel sees, tap by tap.
+fn gather_border<X: Packable<L>, L: Lane>(
+    conv: &PackedConv<'_, X, L>,
+    (row, col): (usize, usize),
+    outside: &[L::Activation],
+    patch: &mut [L::Activation],
+) {
+    let (window, channels) = (&conv.window, conv.channels);
+    let taps = (0..window.kernel_h).flat_map(|i| (0..window.kernel_w).map(move |j| (i, j)));
+    for ((i, j), bytes) in taps.zip(patch.chunks_mut(channels.max(1))) {
+        let r = (row * window.stride_h + i * window.dilation_h).checked_sub(window.pad_top);
+        let s = (col * window.stride_w + j * window.dilation_w).checked_sub(window.pad_left);
+        let inside = r
+            .zip(s)
+            .filter(|(r, s)| *r < window.in_h && *s < window.in_w);
+        if let Some((r, s)) = inside {
+            let from = (r * window.in_w + s) * channels;
+            let values = &conv.x[from..from + channels];
+            for (byte, value) in bytes.iter_mut().zip(values) {
+                *byte = value.packed();
+            }
+        } else {
+            bytes[..channels].copy_from_slice(outside);
+        }
+    }
+}
+
+/// Does the same for a pixel whose taps are all inside and lie side by side, row by row; returns whether it is one.
+///
+/// Copies whole steps where there is room: what is written too much is overwritten by the next row or patch, or meets
+/// weights of zero.
+fn gather_inside<X: Packable<L>, L: Lane>(
+    conv: &PackedConv<'_, X, L>,
+    (row, col): (usize, usize),
+    patch: &mut [L::Activation],
+) -> bool {
+    let (window, channels) = (&conv.window, conv.channels);
+    let top = (row * window.stride_h).checked_sub(window.pad_top);
+    let left = (col * window.stride_w).checked_sub(window.pad_left);
+    let Some((top, left)) = top.zip(left) else {
+        return false;
+    };
+    let bottom = top + window.kernel_h.saturating_sub(1) * window.dilation_h;
+    let is_inside = bottom < window.in_h && left + window.kernel_w <= window.in_w;
+    let len = window.kernel_w * channels;
+    if window.dilation_w != 1 || !is_inside || len == 0 {
+        return false;
+    }
+    for i in 0..window.kernel_h {
+        let from = ((top + i * window.dilation_h) * window.in_w + left) * channels;
+        let to = &mut patch[i * len..];
+        for at in (0..len).step_by(STEP) {
+            let (from, to) = (&conv.x[from + at..], &mut to[at..]);
+            match (from.first_chunk::<STEP>(), to.first_chunk_mut::<STEP>()) {
+                (Some(from), Some(to)) => *to = from.map(Packable::packed),
+                _ => {
+                    for (to, from) in to.iter_mut().zip(from).take(len - at) {
+                        *to = from.packed();
+                    }
+                }
+            }
+        }
+    }
+    true
+}

@@ -328,7 +328,7 @@ fn a_float_model_is_run_in_floats() {
     }
 }
 
-/// A network of Conv3D becomes one over frames, whose integers are close to the floats of the clip.
+/// A network of `Conv3D` becomes one over frames, whose integers are close to the floats of the clip.
 #[test]
 fn a_network_over_clips_is_quantized_over_frames() {
     let folder = tempfile::tempdir().unwrap();
@@ -344,7 +344,7 @@ fn a_network_over_clips_is_quantized_over_frames() {
     let explained = bitproof()
         .arg("quantize")
         .arg(data.join("k3_clips.keras"))
-        .args(["--explain", "--samples"])
+        .args(["--explain", "--observer", "max", "--samples"])
         .arg(path("frames.npy"))
         .arg("-s")
         .arg(path("m.bpq.safetensors"))

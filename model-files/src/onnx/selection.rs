@@ -102,6 +102,12 @@ fn selected(
     axis: usize,
     (taken, name): (&[usize], &str),
 ) -> Result<View, Refused> {
+    // Channels that a reshape left in front of the pixels go behind them first.
+    let is_behind = view.axes.get(axis) == Some(&Some(network.shape(&view.layer).len()));
+    let view = match view.rank() {
+        rank @ (3 | 4) if axis == 1 && !is_behind => View::image(network.image(view, name)?, rank),
+        _ => view.clone(),
+    };
     let shape = network.shape(&view.layer);
     let n_channels = shape.last().copied().flatten().unwrap_or(0);
     if view.axes.get(axis) != Some(&Some(shape.len())) {

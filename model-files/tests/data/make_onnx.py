@@ -206,9 +206,13 @@ def details():
     x = m.node("Clip", x, m.constant(np.float32(-1)), m.constant(np.float32(0.75)))
     a, b = m.split(x, 2)
     c = m.node("Slice", x, m.constant(np.array([1])), m.constant(np.array([5])), m.constant(np.array([1])), m.constant(np.array([2])))
-    x = m.node("Concat", m.node("Relu", a), b, c, axis=1)
+    # A channel shuffle, then halves of it.
+    x = m.node("Reshape", x, m.constant(np.array([-1, 2, 3, 9, 7])))
+    x = m.node("Reshape", m.node("Transpose", x, perm=[0, 2, 1, 3, 4]), m.constant(np.array([-1, 6, 9, 7])))
+    d, _ = m.split(x, 2)
+    x = m.node("Concat", m.node("Relu", a), b, c, d, axis=1)
     x = m.node("ReduceMax", x, axes=[2, 3], keepdims=0)
-    m.write(m.node("LogSoftmax", m.node("Gemm", x, m.weights(8, 4), m.weights(4)), axis=-1))
+    m.write(m.node("LogSoftmax", m.node("Gemm", x, m.weights(11, 4), m.weights(4)), axis=-1))
 
 
 def waves():

@@ -4,8 +4,11 @@ mod bounds;
 mod elementwise;
 mod entry;
 mod epilogue;
+mod fusion;
 mod linear;
+mod order;
 mod sequence;
+mod single;
 mod tensor;
 mod weights;
 
@@ -23,6 +26,7 @@ use rayon::prelude::*;
 use crate::ModelError;
 use crate::model::{InputKind, QuantizedModel, QuantizedNode, QuantizedOp};
 use bounds::{Interval, output_interval};
+use fusion::{Fusion, fuse};
 use linear::LinearPlan;
 use tensor::{Int, Storage, with_ints, with_storage};
 
@@ -41,19 +45,13 @@ pub struct Executor<'m> {
 #[derive(Debug)]
 struct NodePlan {
     storage: Option<Storage>,
+    /// What the outputs can be, whatever the inputs; `None` for floats.
+    interval: Option<Interval>,
     linear: Option<LinearPlan>,
-    /// What a rectifier does together with the layer before it.
+    /// How it runs where nobody looks at the layers.
     fusion: Option<Fusion>,
     /// Whether the rectifier that alone takes this layer's results does its work.
     is_fused: bool,
-}
-
-/// A layer and its rectifier in one pass.
-#[derive(Debug)]
-struct Fusion {
-    /// Node of the layer.
-    linear: usize,
-    plan: LinearPlan,
 }
 
 /// Called with the index and the output of each layer.
@@ -107,13 +105,14 @@ impl<'m> Executor<'m> {
             };
             plans.push(NodePlan {
                 storage,
+                interval,
                 linear,
                 fusion: None,
                 is_fused: false,
             });
             intervals.push(interval);
         }
-        fuse(model, &mut plans);
+        fuse(model, &intervals, &mut plans);
         Self { model, plans }
     }
 
@@ -230,15 +229,10 @@ impl<'m> Executor<'m> {
         memory: &mut ModelMemory,
         counters: &mut [Counters],
     ) -> Result<Tensor, ModelError> {
-        let node = &self.model.nodes[fusion.linear];
-        let QuantizedOp::Integer(layer) = &node.op else {
-            return Err(ModelError::invalid(&node.name, "has no weights"));
-        };
+        let name = &self.model.nodes[fusion.linear].name;
         let mut both = Counters::default();
         let memory = &mut memory.integers[fusion.linear];
-        let output = fusion
-            .plan
-            .run(&node.name, layer, inputs[0], memory, &mut both)?;
+        let output = fusion.plan.run(name, inputs[0], memory, &mut both)?;
         for (stage, count) in both.iter() {
             let is_of_rectifier = matches!(stage, Stage::ScaleMultiply | Stage::OutputRescale);
             let owner = if is_of_rectifier {
@@ -277,36 +271,13 @@ impl<'m> Executor<'m> {
             QuantizedOp::Integer(layer) => {
                 let memory = &mut memory.integers[index];
                 match &plan.linear {
-                    Some(linear) => linear.run(&node.name, layer, inputs[0], memory, counters),
+                    Some(linear) => linear.run(&node.name, inputs[0], memory, counters),
                     None => {
                         let state = (memory, counters);
                         elementwise::run(node, layer, inputs, storage, state)
                     }
                 }
             }
-        }
-    }
-}
-
-/// Lets rectifiers do the work of the layers before them, where no other layer takes their results.
-fn fuse(model: &QuantizedModel, plans: &mut [NodePlan]) {
-    let n_uses = count_uses(model);
-    for (index, node) in model.nodes.iter().enumerate() {
-        let &[linear] = node.inputs.as_slice() else {
-            continue;
-        };
-        let ops = (&model.nodes[linear].op, &node.op);
-        let (QuantizedOp::Integer(layer), QuantizedOp::Integer(rectifier)) = ops else {
-            continue;
-        };
-        let out = plans[index].storage.unwrap_or(Storage::I64);
-        let plan = plans[linear]
-            .linear
-            .as_ref()
-            .filter(|_| n_uses[linear] == 1);
-        if let Some(plan) = plan.and_then(|plan| plan.rectified(layer, rectifier, out)) {
-            plans[index].fusion = Some(Fusion { linear, plan });
-            plans[linear].is_fused = true;
         }
     }
 }

@@ -2,10 +2,14 @@
 //! it, for every input; or an input that makes one overflow, replayed in the simulator.
 
 mod bounds;
+mod budget;
 mod gradient;
+mod layer_input;
+mod places;
 mod products;
 mod range;
 mod search;
+mod temporal;
 mod width;
 
 use ndarray::{ArrayD, Axis};
@@ -16,9 +20,9 @@ use crate::{Executor, ModelError};
 use search::{Search, Target};
 
 pub use bounds::{LayerBounds, StageBounds, bound};
+pub use budget::SearchBudget;
 pub use products::sum_ranges;
 pub use range::Range;
-pub use search::SearchBudget;
 pub use width::{SmallestBuffers, smallest_buffers, with_buffer_bits};
 
 /// Samples that run at once when they are searched for witnesses.
@@ -70,10 +74,19 @@ pub enum Verdict {
     Possible {
         /// Channel whose range is farthest outside.
         channel: usize,
-        /// An input of the layer that makes it overflow, `[1, ...]`; `None` where extents are
-        /// open.
-        layer_input: Option<ArrayD<i64>>,
+        /// Inputs of the layer that make it overflow; `None` where none was found.
+        layer_input: Option<LayerWitness>,
     },
+}
+
+/// Inputs of a layer, within their ranges, that make one of its intermediates overflow. Whether the
+/// network can give them to it is not known.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerWitness {
+    /// The inputs in call order, each `[1, ...]`.
+    pub inputs: Vec<ArrayD<i64>>,
+    /// Channels that overflow, each with its worst value before saturation.
+    pub channels: Vec<(usize, i64)>,
 }
 
 /// A network input that makes an intermediate overflow.
@@ -257,12 +270,15 @@ fn settle(
             return Ok(());
         }
     }
-    if let Some((channel, upward)) = worst.first().copied() {
+    for (channel, upward) in worst.iter().copied().take(CHANNELS) {
         let target = target(layer.node, stage.bounds.stage, channel, upward);
-        stage.verdict = Verdict::Possible {
-            channel,
-            layer_input: search.layer_input(target),
-        };
+        if let Some(found) = search.layer_input(target) {
+            stage.verdict = Verdict::Possible {
+                channel,
+                layer_input: Some(found),
+            };
+            break;
+        }
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ mod operations;
 
 use float_model::{Shape, infer_shape};
 use quantizer_core::layers::IntegerLayer;
-use quantizer_core::{PerAxis, QFormat};
+use quantizer_core::{PerAxis, QFormat, Stage};
 
 use crate::ModelError;
 use crate::model::{InputKind, QuantizedModel, QuantizedNode, QuantizedOp};
@@ -102,6 +102,11 @@ fn check_integer(node: &QuantizedNode, layer: &IntegerLayer, inputs: &[&Quantize
         ensure(format.value_bits <= entry.value_bits, || {
             "an input wider than its entry".to_owned()
         })?;
+        let aligns = matches!(
+            entry.stage,
+            Stage::InputExpand | Stage::AlignLeft | Stage::AlignRight | Stage::FlattenAlign
+        );
+        ensure(aligns, || format!("an entry called {}", entry.stage))?;
         check_length(&entry.shift, channels(&input.shape))?;
         check_shifts(entry.shift.as_slice().iter().copied())?;
     }

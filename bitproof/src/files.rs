@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use akida_sim::{QuantizedModel, lower};
+use akida_sim::{CalibratedGraph, QuantizedModel, lower};
 use float_model::Graph;
 use model_files::ModelKind;
 
@@ -65,6 +65,21 @@ pub fn load_quantized(path: &Path) -> Result<QuantizedModel, Error> {
             path.display()
         ))),
     }
+}
+
+/// Returns the quantized model of a file with float weights and ranges, as far as it has them.
+///
+/// QuantizeML's `.h5` holds them. For our own format they are made from the integers: weights that
+/// become these integers again, and are no closer to the original ones than that.
+///
+/// # Errors
+///
+/// As [`load_quantized`], and layers of which no float weights are known.
+pub fn load_calibrated(path: &Path) -> Result<CalibratedGraph, Error> {
+    if let ModelKind::KerasQuantizedH5 = model_files::detect(path)? {
+        return Ok(model_files::read_quantized_h5(path)?);
+    }
+    recovered(&load_quantized(path)?)
 }
 
 /// Writes a quantized model, under a temporary name first; the extension chooses the format.

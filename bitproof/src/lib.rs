@@ -12,19 +12,23 @@
 //!
 //! Each step is a crate of its own, re-exported here.
 
+pub mod analyze;
 mod certificate;
 mod convert;
 mod digest;
 mod error;
 mod files;
 pub mod findings;
+mod meaning;
 mod plan;
 mod prepare;
 mod quantize;
 mod ranges;
 mod recover;
 mod samples;
+pub mod suggest;
 mod topology;
+pub mod verify;
 
 pub use akida_sim::{self, Executor, ModelMemory, QuantizedModel, Run, Tensor, instruction_set};
 pub use calibration::{self, Progress};
@@ -38,8 +42,10 @@ pub use convert::convert;
 pub use digest::{sha256_file, sha256_files};
 pub use error::Error;
 pub use files::{
-    AnyModel, check_save_path, load, load_float, load_quantized, save, save_quantized,
+    AnyModel, check_save_path, load, load_calibrated, load_float, load_quantized, save,
+    save_quantized,
 };
+pub use meaning::counterpart;
 pub use quantize::{
     Calibration, InputQuantizerMode, QuantizeOptions, Quantized, calibrate_ranges, quantize,
     quantize_with_ranges,

@@ -89,7 +89,7 @@ pub(crate) enum Command {
     Bench(crate::commands::bench::BenchArgs),
     /// Prove that no input can overflow a buffer of the hardware, or find one that does
     #[command(
-        after_help = "Example:\n  bitproof prove model.bpq.safetensors --buffer-bits 24 --witness witnesses\n  bitproof prove model.bpq.safetensors --strict --format sarif > prove.sarif\n\nExit codes: 0 proved or not refuted, 1 refuted (with --strict also: not proved)."
+        after_help = "Example:\n  bitproof prove model.bpq.safetensors --buffer-bits 24 --witness witnesses\n  bitproof prove model.bpq.safetensors --strict --format sarif > prove.sarif\n  bitproof prove model.bpq.safetensors --suggest --float model.h5 --samples x.npy --data test.npz\n\nExit codes: 0 proved or not refuted, 1 refuted (with --strict also: not proved)."
     )]
     Prove(crate::commands::prove::ProveArgs),
     /// Check every number of a certificate of `prove` again, by a second computation
@@ -97,6 +97,16 @@ pub(crate) enum Command {
         after_help = "Example:\n  bitproof prove model.bpq.safetensors --certificate proof.json\n  bitproof verify-certificate model.bpq.safetensors proof.json\n\nExit codes: 0 every number is right, 1 one is not, or the model is another."
     )]
     VerifyCertificate(crate::commands::verify_certificate::VerifyCertificateArgs),
+    /// Compare two models layer by layer, and find the smallest input that shows a difference
+    #[command(
+        after_help = "Layers are matched by their names. Of two quantized models integers and formats are compared; as soon as one\nmodel is float, the real values that the integers stand for, with --tolerance.\n\nExample:\n  bitproof verify a.bpq.safetensors b.h5 --inputs x.npy\n  bitproof verify a.bpq.safetensors b.bpq.safetensors --inputs x.npy --shrink --witness small.npy\n  bitproof verify model.h5 model.onnx --inputs x.npy --tolerance 1e-5\n\nExit codes: 0 equal, 1 different."
+    )]
+    Verify(crate::commands::verify::VerifyArgs),
+    /// Measure what quantization costs in each layer, and try which more bits would help
+    #[command(
+        after_help = "A layer is measured alone (it takes the float network's activations, quantized) and within the quantized\nmodel. Then the float model is quantized again, with one quantizer after another widened.\n\nExample:\n  bitproof analyze model.bpq.safetensors --float model.h5 --samples x.npy --batch-size 64\n  bitproof analyze model.bpq.safetensors --float model.h5 --samples x.npy --data test.npz --max-bits 8"
+    )]
+    Analyze(Box<crate::commands::analyze::AnalyzeArgs>),
     /// Insert a Rescaling after the input of a float model
     #[command(
         after_help = "Example:\n  bitproof insert-rescaling model.h5 --scale 0.00784313725490196 --offset -1 -s rescaled.h5"

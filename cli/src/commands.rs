@@ -1,5 +1,6 @@
 //! One module a command.
 
+pub(crate) mod analyze;
 pub(crate) mod bench;
 mod calibrate;
 pub(crate) mod completions;
@@ -15,6 +16,7 @@ pub(crate) mod report;
 mod run;
 pub(crate) mod schema;
 mod summary;
+pub(crate) mod verify;
 pub(crate) mod verify_certificate;
 
 use anyhow::Result;
@@ -27,12 +29,14 @@ pub(crate) fn run(command: Command) -> Result<Answer> {
     match command {
         Command::Prove(args) => return prove::run(&args),
         Command::Eval(args) => return eval::run(&args),
+        Command::Verify(args) => return verify::run(&args),
         Command::VerifyCertificate(args) => return verify_certificate::run(&args),
         Command::Quantize(args) => quantize::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Summary(args) => summary::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Analyze(args) => analyze::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::InsertRescaling(args) => insert_rescaling::run(&args),
         Command::Convert(args) => convert::run(&args),

@@ -152,3 +152,57 @@ fn sarif_and_junit_say_what_text_says() {
         (0, &serde_json::json!([]))
     );
 }
+
+#[test]
+fn the_tutorials_narrow_buffer_is_refuted_and_a_wide_one_proved() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let witnesses = place("witnesses");
+    let model = quantized("01-tutorial-qparams");
+    let (code, out, err) =
+        bitproof(&["prove", &model, "--format", "json", "--witness", &witnesses]);
+    assert_eq!(code, 1, "{err}");
+    let json: Value = serde_json::from_str(&out).unwrap();
+    let overflows = &json["layers"][0]["stages"][0];
+    assert_eq!(overflows["stage"], "accumulator", "{overflows}");
+    assert_eq!(overflows["verdict"], "refuted", "{overflows}");
+    // The sums take the network's input: the image reaches the end of the range.
+    let worst = overflows["overflows"].as_array().unwrap().iter();
+    let worst = worst.map(|o| o["value"].as_i64().unwrap()).max();
+    assert_eq!(worst, overflows["hi"].as_i64(), "the bound is reached");
+    let witness = format!("{witnesses}/dw_conv.accumulator.witness.npy");
+    let (code, out, err) = bitproof(&["run", &model, "--inputs", &witness, "--format", "json"]);
+    assert_eq!(code, 0, "{err}");
+    let run: Value = serde_json::from_str(&out).unwrap();
+    let layers = run["layers"].as_array().unwrap();
+    let layer = layers.iter().find(|l| l["name"] == "dw_conv").unwrap();
+    assert!(
+        layer["stages"][0]["saturated"].as_u64().unwrap() > 0,
+        "{layer}"
+    );
+    let (_, out, _) = bitproof(&["prove", &model, "--buffer-bits", "32", "--format", "json"]);
+    let sums = verdicts(&out, "dw_conv");
+    for (stage, verdict) in sums.iter().filter(|(stage, _)| stage != "scale_multiply") {
+        assert_ne!(verdict, "refuted", "{stage} has 27 bits then");
+    }
+    assert_eq!(sums[0].1, "proved", "the accumulator");
+}
+
+#[test]
+fn a_changed_weight_makes_a_certificate_worthless() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (model, certificate) = (place("m.bpq.safetensors"), place("proof.json"));
+    let (code, _, err) = bitproof(&["convert", &quantized("23-transposed-convs"), &model]);
+    assert_eq!(code, 0, "{err}");
+    let (code, _, err) = bitproof(&["prove", &model, "--certificate", &certificate]);
+    assert_eq!(code, 0, "{err}");
+    let (code, _, err) = bitproof(&["verify-certificate", &model, &certificate]);
+    assert_eq!(code, 0, "{err}");
+    let mut bytes = fs::read(&model).unwrap();
+    let middle = bytes.len() - 40;
+    bytes[middle] ^= 1;
+    fs::write(&model, bytes).unwrap();
+    let (code, out, err) = bitproof(&["verify-certificate", &model, &certificate]);
+    assert_ne!(code, 0, "{out} {err}");
+}

@@ -14,6 +14,13 @@ pub enum Stage {
     ZeroPoint,
     /// Inputs expanded to the buffer: channels aligned by left shifts.
     InputExpand,
+    /// Inputs and the integers around them, of a convolution that has a padding value. Always fits
+    /// in a valid model: a matter of proofs, nothing saturates here.
+    PaddedInput,
+    /// Frames that a buffer over time holds, the empty ones included. Always fits in a valid model.
+    Frames,
+    /// Index into a look-up table. Always fits in a valid model.
+    LookUpIndex,
     /// Inputs of a recurrence at the binary point of its products.
     StateAlign,
     /// A single product that saturates on its own.
@@ -44,10 +51,13 @@ pub enum Stage {
 
 impl Stage {
     /// Every stage, in the order of execution within a layer.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::Input,
         Self::ZeroPoint,
         Self::InputExpand,
+        Self::PaddedInput,
+        Self::Frames,
+        Self::LookUpIndex,
         Self::StateAlign,
         Self::Product,
         Self::StateSum,
@@ -70,6 +80,9 @@ impl Stage {
             Self::Input => "input",
             Self::ZeroPoint => "zero_point",
             Self::InputExpand => "input_expand",
+            Self::PaddedInput => "padded_input",
+            Self::Frames => "frames",
+            Self::LookUpIndex => "look_up_index",
             Self::StateAlign => "state_align",
             Self::Product => "product",
             Self::StateSum => "state_sum",
@@ -84,6 +97,13 @@ impl Stage {
             Self::ScaleMultiply => "scale_multiply",
             Self::OutputRescale => "output_rescale",
         }
+    }
+
+    /// Returns whether it is something that a layer holds as it is: a run does not look at it, since
+    /// nothing is computed and nothing saturates there.
+    #[must_use]
+    pub const fn is_held(self) -> bool {
+        matches!(self, Self::PaddedInput | Self::Frames | Self::LookUpIndex)
     }
 
     /// Returns whether saturation here is what the format asks for, not an overflow of a buffer.

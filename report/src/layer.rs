@@ -117,16 +117,21 @@ fn witnesses(proof: &LayerProof) -> Markup {
 fn row(stage: &StageProof, counters: Option<&Counters>) -> Markup {
     let bounds = &stage.bounds;
     let range = span(&bounds.channels);
-    let seen = counters.map(|counters| counters.get(bounds.stage).unwrap_or_default());
+    let seen = counters.map(|counters| counters.get(bounds.stage));
     html! {
         tr {
             th scope="row" { (bounds.stage.name()) }
             td class="break" { (verdict(stage)) }
             td class="num" { (grouped(range.lo)) }
             td class="num" { (grouped(range.hi)) }
-            @if let Some(seen) = seen {
-                td class="num" { "±\u{a0}" (grouped_count(seen.max_abs)) }
-                td class="num" { (grouped_count(seen.saturated)) }
+            @match seen {
+                Some(Some(seen)) => {
+                    td class="num" { "±\u{a0}" (grouped_count(seen.max_abs)) }
+                    td class="num" { (grouped_count(seen.saturated)) }
+                }
+                // Nothing saturates where a run does not look.
+                Some(None) => { td class="num" { "–" } td class="num" { "–" } }
+                None => {}
             }
             td class="num" { "±\u{a0}2" sup { (bounds.value_bits.bits()) } }
         }
@@ -160,10 +165,21 @@ fn verdict(stage: &StageProof) -> Markup {
         }
         Verdict::ByDesign if stage.bounds.fits() => html! { "never clips" },
         Verdict::ByDesign => html! { "clips to its format in " (n_over) ", by design" },
-        Verdict::Possible { channel, .. } => html! {
-            (badge(Standing::Possible, "possible".to_owned()))
-            " in " (n_over) ", most in " (channel)
-        },
+        Verdict::Possible {
+            channel,
+            layer_input,
+        } => {
+            let worst = layer_input
+                .as_ref()
+                .and_then(|input| input.channels.iter().max_by_key(|(_, v)| v.unsigned_abs()));
+            html! {
+                (badge(Standing::Possible, "possible".to_owned()))
+                " in " (n_over) ", most in " (channel)
+                @if let Some((channel, value)) = worst {
+                    "; an input of the layer takes channel " (channel) " to " (grouped(*value))
+                }
+            }
+        }
         Verdict::Refuted(witness) => {
             let worst = witness
                 .channels
@@ -255,7 +271,7 @@ fn config_table(report: &Report<'_>, layer: &str, config: &Map<String, Value>) -
     html! {
         h3 { "Configuration" }
         div class="scroll" tabindex="0" role="region" aria-label={ "Configuration of " (shown(layer)) } {
-            table {
+            table class="config" {
                 thead { tr {
                     th scope="col" { "value" } th scope="col" { "is" }
                     @if report.log.is_some() { th scope="col" { "comes from" } }

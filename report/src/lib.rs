@@ -25,9 +25,10 @@ use bitproof::findings::Findings;
 use bitproof::{Graph, QuantizedModel};
 
 pub use accuracy::Accuracy;
+pub use bitproof::counterpart;
 pub use histogram::{Grid, Histogram};
 pub use log::{LoggedOrigin, LoggedRewrite, QuantizeLog};
-pub use measure::{Measured, MeasuredLayer, Measurement, counterpart};
+pub use measure::{Measured, MeasuredLayer, Measurement};
 pub use page::page;
 
 /// What a page is made of.

@@ -1,9 +1,8 @@
 //! What samples do: counts and histograms of every layer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bitproof::akida_sim::Values;
-use bitproof::float_model::{HardwareRewrites, SanitizeOptions, sanitize};
 use bitproof::quantizer_core::Counters;
 use bitproof::{Error, Executor, Graph, QuantizedModel, Tensor};
 use ndarray::{ArrayD, Axis};
@@ -39,7 +38,7 @@ pub struct Measurement<'a> {
 }
 
 impl<'a> Measurement<'a> {
-    /// Starts with no samples. `float` is what [`counterpart`] returns.
+    /// Starts with no samples. `float` is what [`counterpart`](bitproof::counterpart) returns.
     #[must_use]
     pub fn new(model: &'a QuantizedModel, float: Option<&'a Graph>) -> Self {
         let layers = vec![MeasuredLayer::default(); model.nodes.len()];
@@ -117,28 +116,4 @@ fn count(histogram: &mut Option<Histogram>, tensor: &Tensor) {
 #[expect(clippy::cast_precision_loss, reason = "a place in a drawing")]
 const fn wide(v: i64) -> f64 {
     v as f64
-}
-
-/// Returns the float network as the quantized model has it: after the rewrites, of which those for
-/// the hardware are done if that gives more layers of the same names.
-///
-/// # Errors
-///
-/// A network that the rewrites refuse.
-pub fn counterpart(graph: &Graph, model: &QuantizedModel) -> Result<Graph, Error> {
-    let known: BTreeSet<&str> = model.nodes.iter().map(|node| node.name.as_str()).collect();
-    let rewritten = |hardware| -> Result<(usize, Graph), Error> {
-        let graph = sanitize(graph.clone(), &SanitizeOptions { hardware })?.graph;
-        let names = graph.nodes().iter().map(|node| node.name.as_str());
-        Ok((names.filter(|name| known.contains(name)).count(), graph))
-    };
-    let (with, without) = (
-        rewritten(HardwareRewrites::On)?,
-        rewritten(HardwareRewrites::Off)?,
-    );
-    Ok(if without.0 > with.0 {
-        without.1
-    } else {
-        with.1
-    })
 }

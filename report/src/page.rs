@@ -222,7 +222,7 @@ fn ranges(report: &Report<'_>, standings: &[(Standing, Option<&LayerProof>)]) ->
         let stages = layer
             .stages
             .iter()
-            .filter(|s| !matches!(s.verdict, Verdict::ByDesign));
+            .filter(|s| !matches!(s.verdict, Verdict::ByDesign) && !s.bounds.stage.is_held());
         stages
             .min_by_key(|s| i64::from(s.bounds.value_bits.bits()) - i64::from(needed(s)))
             .cloned()

@@ -73,7 +73,12 @@ pub(crate) fn standings<'p>(
         .collect();
     for layer in &proof.layers {
         if let Some(place) = all.get_mut(layer.node) {
-            *place = (worst(&layer.stages), Some(layer));
+            let standing = if place.0 == Standing::Border {
+                Standing::Border
+            } else {
+                worst(&layer.stages)
+            };
+            *place = (standing, Some(layer));
         }
     }
     all
@@ -87,7 +92,9 @@ fn worst(stages: &[StageProof]) -> Standing {
     if is(|v| matches!(v, Verdict::Possible { .. })) {
         return Standing::Possible;
     }
-    let spare = stages.iter().filter_map(|stage| match &stage.verdict {
+    // What is only held may fill its width: a table has an entry for every index.
+    let computed = stages.iter().filter(|stage| !stage.bounds.stage.is_held());
+    let spare = computed.filter_map(|stage| match &stage.verdict {
         Verdict::Proved { spare_bits } => Some(*spare_bits),
         Verdict::ByDesign | Verdict::Refuted(_) | Verdict::Possible { .. } => None,
     });

@@ -32,6 +32,9 @@ const BLOCK_VALUES: usize = 1 << 14;
 #[derive(Clone, Debug)]
 pub(super) struct LinearPlan {
     kind: Kind,
+    /// What happens to the inputs first.
+    entry: EntryStage,
+    time: Time,
     /// Whether the weights hold the shifts of the entry stage.
     aligns: bool,
     weights: Arc<Weights>,
@@ -42,6 +45,17 @@ pub(super) struct LinearPlan {
     epilogue: Epilogue,
     out_channels: usize,
     out: Storage,
+}
+
+/// Which of the inputs that it sees over time a layer takes.
+#[derive(Clone, Copy, Debug)]
+enum Time {
+    /// Those of the present.
+    Now,
+    /// The last frames.
+    Frames(usize),
+    /// The last of each group of steps.
+    Subsampled(usize),
 }
 
 #[derive(Clone, Debug)]
@@ -87,6 +101,20 @@ enum ConvPadding {
     Plain(Padding),
     /// The border of an undilated 'same', filled with values.
     Filled,
+}
+
+impl Time {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the layers over time are named"
+    )]
+    const fn of(op: &IntegerOp) -> Self {
+        match op {
+            IntegerOp::BufferTempConv { n_frames, .. } => Self::Frames(*n_frames),
+            IntegerOp::StatefulProjection { subsample, .. } => Self::Subsampled(*subsample),
+            _ => Self::Now,
+        }
+    }
 }
 
 /// Output pixels that a worker computes at least, so that it loads its weights for several.
@@ -142,6 +170,8 @@ impl LinearPlan {
         let border = border.map(|values| convert(values, input));
         Some(Self {
             kind,
+            entry: layer.entries.first()?.clone(),
+            time: Time::of(&layer.op),
             aligns,
             weights: Arc::new(weights),
             input,
@@ -180,28 +210,30 @@ impl LinearPlan {
         })
     }
 
+    /// Returns whether the order of its input channels matters to its speed.
+    pub(super) fn gains_by_order(&self) -> bool {
+        self.aligns && self.weights.has_shifts
+    }
+
     /// Returns the layer's output.
     pub(super) fn run(
         &self,
         name: &str,
-        layer: &IntegerLayer,
         x: &Tensor,
         memory: &mut Memory,
         counters: &mut Counters,
     ) -> Result<Tensor, ModelError> {
-        let entry = &layer.entries[0];
+        let entry = &self.entry;
         let x = if self.aligns {
             count_entry(name, entry, x, counters)?;
             typed_values(name, x, self.input)?
         } else {
             entered_values(name, entry, x, Some(self.input), counters)?
         };
-        let x = if let IntegerOp::BufferTempConv { n_frames, .. } = layer.op {
-            Cow::Owned(sequence::window(name, &x, n_frames, self.input, memory)?)
-        } else if let IntegerOp::StatefulProjection { subsample, .. } = layer.op {
-            Cow::Owned(sequence::subsampled(name, &x, subsample, self.input)?)
-        } else {
-            x
+        let x = match self.time {
+            Time::Now => x,
+            Time::Frames(n) => Cow::Owned(sequence::window(name, &x, n, self.input, memory)?),
+            Time::Subsampled(n) => Cow::Owned(sequence::subsampled(name, &x, n, self.input)?),
         };
         let geometry = Geometry::new(self, &x.shape).ok_or_else(|| {
             let shape = &x.shape;

@@ -12,10 +12,22 @@ pub(super) struct Weights {
     pub(super) channels: usize,
     /// The same for kernels that pack them.
     pub(super) lanes: Option<Lanes>,
+    /// The same before the shifts of the rows, until they are packed.
+    pub(super) unaligned: Option<Unaligned>,
+    /// Whether the lanes hold rows of several shifts.
+    pub(super) has_shifts: bool,
     /// Whether sums may leave an `i32`.
     pub(super) wide: bool,
     /// Bound of the magnitudes of the sums.
     pub(super) largest: u64,
+}
+
+/// Weights of a byte, and how far each row is shifted.
+#[derive(Clone, Debug)]
+pub(super) struct Unaligned {
+    pub(super) weights: Vec<i8>,
+    /// One for each row of the kernel.
+    pub(super) shifts: Vec<u32>,
 }
 
 /// Weights in lanes of bytes or of words, for kernels that multiply several at once.
@@ -48,6 +60,8 @@ impl Weights {
             packed: Packed::new(kernel, wide),
             channels,
             lanes: None,
+            unaligned: None,
+            has_shifts: false,
             wide,
             largest,
         }
@@ -66,8 +80,19 @@ impl Weights {
 
     /// Packs the weights of a matrix product for inputs of the type `input`, where that is faster.
     pub(super) fn pack_lanes(&mut self, input: Storage) {
+        let unaligned = self.unaligned.take();
         if !Kernels::active().packs() || self.wide || self.channels == 0 {
             return;
+        }
+        let takes_bytes = matches!(input, Storage::U8 | Storage::I8);
+        if let Some(Unaligned { weights, shifts }) = unaligned.filter(|_| takes_bytes) {
+            // Words take half as many rows in a lane.
+            let packed = kernels::Packed::shifted(&weights, &shifts, self.channels);
+            self.has_shifts = true;
+            if packed.n_lanes() <= shifts.len().div_ceil(2) {
+                self.lanes = Some(Lanes::Bytes(packed));
+                return;
+            }
         }
         let rows = |n: usize| n.div_euclid(self.channels);
         let words = |kernel: Vec<i16>| {

@@ -1,12 +1,12 @@
 //! Interval propagation: a range for each intermediate of each channel that holds for all inputs.
 
 use float_model::{Dtype, Shape};
-use ndarray::Array2;
-use quantizer_core::layers::{ConcatAxis, EntryStage, IntegerLayer, IntegerOp, RecurrentOp};
+use quantizer_core::layers::{Border, ConcatAxis, ConvOp, EntryStage, IntegerLayer, IntegerOp};
 use quantizer_core::quantizers::OutputStage;
 use quantizer_core::round::{shift_half_up, shift_left};
 use quantizer_core::{PerAxis, Stage, ValueBits};
 
+use super::temporal::frames;
 use super::{Range, products};
 use crate::ModelError;
 use crate::model::{InputKind, QuantizedModel, QuantizedNode, QuantizedOp};
@@ -83,9 +83,15 @@ fn layer_bounds(
         QuantizedOp::InputQuantizer { quantizer, .. } => {
             // Any float may come in and is clipped to the whole width before the zero point.
             let bits = quantizer.value_bits;
-            let zero = |c: usize| quantizer.zero_point.as_ref().map_or(0, |zero| zero.at(c));
-            let range = |c: usize| Range::of_bits(bits).map(|v| bits.saturate(v + zero(c)));
-            Some((0..channels()?).map(range).collect())
+            let full = vec![Range::of_bits(bits); channels()?];
+            Some(match &quantizer.zero_point {
+                None => full,
+                Some(zero) => {
+                    let moved = full.iter().enumerate();
+                    let moved = moved.map(|(c, x)| x.map(|v| v + zero.at(c)));
+                    saturated(Stage::ZeroPoint, moved.collect(), bits, &mut stages)
+                }
+            })
         }
         QuantizedOp::Integer(layer) => Some(Propagation::of(layer, inputs, &mut stages).run(node)?),
         QuantizedOp::Input(InputKind::Float(_))
@@ -96,8 +102,8 @@ fn layer_bounds(
 }
 
 /// The ranges of one integer layer in the making.
-struct Propagation<'a> {
-    layer: &'a IntegerLayer,
+pub(super) struct Propagation<'a> {
+    pub(super) layer: &'a IntegerLayer,
     inputs: Vec<(Vec<Range>, &'a Shape)>,
     stages: &'a mut Vec<StageBounds>,
 }
@@ -132,15 +138,63 @@ impl<'a> Propagation<'a> {
     }
 
     /// Notes the ranges of a stage and returns them saturated.
-    fn saturate(&mut self, stage: Stage, channels: Vec<Range>, bits: ValueBits) -> Vec<Range> {
-        let saturated = channels.iter().map(|r| r.map(|v| bits.saturate(v)));
-        let saturated = saturated.collect();
+    pub(super) fn saturate(
+        &mut self,
+        stage: Stage,
+        channels: Vec<Range>,
+        bits: ValueBits,
+    ) -> Vec<Range> {
+        saturated(stage, channels, bits, self.stages)
+    }
+
+    /// Notes the ranges of a stage at which nothing saturates: what it takes always fits.
+    fn note(&mut self, stage: Stage, channels: impl Iterator<Item = Range>, bits: ValueBits) {
         self.stages.push(StageBounds {
             stage,
             value_bits: bits,
-            channels,
+            channels: channels.collect(),
         });
-        saturated
+    }
+
+    /// Notes what an operation holds before it computes: a padded image, frames, indices.
+    fn held(&mut self, x: &[Range]) {
+        let bits = self.layer.inner.value_bits;
+        match &self.layer.op {
+            IntegerOp::Conv2D(ConvOp {
+                border: Border::Value(border),
+                ..
+            }) => {
+                let padded = x.iter().enumerate();
+                let padded = padded.map(|(c, x)| x.union(Range::from(border.at(c))));
+                self.note(Stage::PaddedInput, padded, bits);
+            }
+            IntegerOp::BufferTempConv { .. } | IntegerOp::DepthwiseBufferTempConv { .. } => {
+                let frames = x.iter().map(|x| x.union(Range::ZERO));
+                self.note(Stage::Frames, frames, bits);
+            }
+            IntegerOp::LookUp { .. } => {
+                let bits = self.layer.entries[0].value_bits;
+                self.note(Stage::LookUpIndex, x.iter().copied(), bits);
+            }
+            IntegerOp::Conv2D(_)
+            | IntegerOp::DepthwiseConv2D(_)
+            | IntegerOp::SeparableConv2D { .. }
+            | IntegerOp::Conv2DTranspose(_)
+            | IntegerOp::DepthwiseConv2DTranspose(_)
+            | IntegerOp::Dense { .. }
+            | IntegerOp::StatefulProjection { .. }
+            | IntegerOp::StatefulRecurrent(_)
+            | IntegerOp::ReLU { .. }
+            | IntegerOp::MaxPool2D(_)
+            | IntegerOp::GlobalAveragePooling2D { .. }
+            | IntegerOp::Add
+            | IntegerOp::Concatenate(_)
+            | IntegerOp::Flatten
+            | IntegerOp::Reshape { .. }
+            | IntegerOp::Permute { .. }
+            | IntegerOp::ExtractToken { .. }
+            | IntegerOp::Identity => {}
+        }
     }
 
     fn run(mut self, node: &QuantizedNode) -> Result<Vec<Range>, ModelError> {
@@ -177,6 +231,7 @@ impl<'a> Propagation<'a> {
             None => return Err(ModelError::invalid(&node.name, "has no input")),
         };
         let layer = self.layer;
+        self.held(&x);
         let mut sums = |sums, stage| self.saturate(stage, sums, bits);
         Ok(match &layer.op {
             IntegerOp::Conv2D(op) => sums(products::conv2d(op, &x, shape), Stage::Accumulator),
@@ -241,26 +296,6 @@ impl<'a> Propagation<'a> {
         })
     }
 
-    /// Returns the sums over frames of each channel, every product saturated on its own.
-    fn frame_sums(&mut self, kernel: &Array2<i32>, x: &[Range]) -> Vec<Range> {
-        let bits = self.layer.inner.value_bits;
-        let window = frames(x, kernel.nrows());
-        let products: Vec<Vec<Range>> = (0..x.len())
-            .map(|c| {
-                let taps = kernel.column(c).into_iter().zip(&window);
-                taps.map(|(w, frame)| frame[c].times(i64::from(*w)))
-                    .collect()
-            })
-            .collect();
-        let all = products.iter().map(|channel| union(channel)).collect();
-        self.saturate(Stage::Product, all, bits);
-        let sum = |channel: &Vec<Range>| {
-            let clipped = channel.iter().map(|r| r.map(|v| bits.saturate(v)));
-            clipped.fold(Range::ZERO, Range::plus)
-        };
-        self.saturate(Stage::Accumulator, products.iter().map(sum).collect(), bits)
-    }
-
     fn concatenated(&self, axis: ConcatAxis) -> Vec<Range> {
         let all = self.inputs.iter().map(|(x, _)| x.clone());
         match axis {
@@ -274,51 +309,23 @@ impl<'a> Propagation<'a> {
             }
         }
     }
-
-    /// States are clipped by design, so each may hold its whole width before any step.
-    fn recurrence(&mut self, op: &RecurrentOp, x: &[Range]) -> Vec<Range> {
-        let bits = self.layer.entries[0].value_bits;
-        let mut x = x.to_vec();
-        if let Some(q) = &op.multiplier {
-            let products = x.iter().enumerate();
-            let products = products.map(|(c, x)| x.map(|v| v.saturating_mul(q.at(c))));
-            let products = products.collect();
-            x = self.saturate(Stage::ScaleMultiply, products, bits);
-        }
-        let shifted = x.iter().enumerate();
-        let shifted = shifted.map(|(c, x)| x.map(|v| shift_half_up(v, op.input_shift.at(c))));
-        let x = self.saturate(Stage::StateAlign, shifted.collect(), bits);
-        let state = Range::of_bits(op.state.value_bits);
-        let of = |part: usize| op.factors[part].iter().map(|a| state.times(*a));
-        let [real, imag] = [0, 1].map(|part| of(part).collect::<Vec<_>>());
-        let each = real.iter().zip(&imag);
-        let products = each.clone().map(|(r, i)| r.union(*i)).collect();
-        self.saturate(Stage::Product, products, bits);
-        let clipped = |r: &Range| r.map(|v| bits.saturate(v));
-        let negated = |r: Range| r.times(-1);
-        // Two sums for the real part, the second with the input, and one for the imaginary part.
-        let sums = each.zip(&x).map(|((r, i), x)| {
-            let (r, i) = (clipped(r), clipped(i));
-            let difference = r.plus(negated(i));
-            let real = clipped(&difference).plus(*x);
-            difference.union(real).union(i.plus(r))
-        });
-        let sums = self.saturate(Stage::StateSum, sums.collect(), bits);
-        let shifted = sums
-            .iter()
-            .map(|s| s.map(|v| shift_half_up(v, op.state.shift.at(0))));
-        let states = self.saturate(Stage::OutputRescale, shifted.collect(), op.state.value_bits);
-        // The last axis is now that of the two parts.
-        vec![union(&states); 2]
-    }
 }
 
-/// Returns the ranges of each frame of a window; earlier ones may be the zeros of an empty buffer.
-fn frames(x: &[Range], n_frames: usize) -> Vec<Vec<Range>> {
-    let past: Vec<Range> = x.iter().map(|x| x.union(Range::ZERO)).collect();
-    let mut window = vec![past; n_frames.saturating_sub(1)];
-    window.push(x.to_vec());
-    window
+/// Notes the ranges of a stage and returns them saturated.
+fn saturated(
+    stage: Stage,
+    channels: Vec<Range>,
+    bits: ValueBits,
+    stages: &mut Vec<StageBounds>,
+) -> Vec<Range> {
+    let clipped = channels.iter().map(|r| r.map(|v| bits.saturate(v)));
+    let clipped = clipped.collect();
+    stages.push(StageBounds {
+        stage,
+        value_bits: bits,
+        channels,
+    });
+    clipped
 }
 
 fn rectified(x: &[Range], max: Option<&PerAxis<i64>>) -> Vec<Range> {
@@ -335,7 +342,7 @@ fn looked_up(x: Range, table: &[i32]) -> Range {
     reached.reduce(Range::union).unwrap_or(Range::ZERO)
 }
 
-fn union(x: &[Range]) -> Range {
+pub(super) fn union(x: &[Range]) -> Range {
     x.iter()
         .copied()
         .reduce(Range::union)

@@ -6,51 +6,24 @@
 //! step led, from several starts.
 
 use ndarray::{ArrayD, Axis, IxDyn};
+use quantizer_core::layers::IntegerLayer;
 use quantizer_core::log2::mul_pow2;
 use quantizer_core::tensor::int_to_f32;
 use quantizer_core::{Observe, Stage, ValueBits};
 
 use super::bounds::LayerBounds;
 use super::gradient::{Gradient, at_stage, backward, stage_extents};
-use super::{Range, Witness};
-use crate::model::{InputKind, QuantizedModel, QuantizedNode, QuantizedOp};
+use super::{Range, Witness, places};
+use crate::model::{InputKind, QuantizedModel, QuantizedOp};
 use crate::{Executor, ModelError};
 
-/// What a search may spend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SearchBudget {
-    /// Runs of the network for each intermediate that may overflow.
-    pub runs: usize,
-    /// Seed of the starts.
-    pub seed: u64,
-}
+/// Runs that take a witness further once it is found.
+const FURTHER_RUNS: usize = 2;
 
-impl Default for SearchBudget {
-    fn default() -> Self {
-        let (runs, seed) = (MOST_RUNS, 0);
-        Self { runs, seed }
-    }
-}
-
-impl SearchBudget {
-    /// Returns the budget for `model`: fewer runs for larger networks, so that a search takes
-    /// seconds, the same number on every machine.
-    #[must_use]
-    pub fn for_model(model: &QuantizedModel, seed: u64) -> Self {
-        let products: u64 = model.nodes.iter().map(QuantizedNode::multiplications).sum();
-        let runs = SEARCHED_PRODUCTS.checked_div(products).unwrap_or(u64::MAX);
-        let runs = usize::try_from(runs).unwrap_or(MOST_RUNS);
-        Self {
-            runs: runs.clamp(FEWEST_RUNS, MOST_RUNS),
-            seed,
-        }
-    }
-}
-
-/// Products of all runs of one search.
-const SEARCHED_PRODUCTS: u64 = 4_000_000_000;
-const FEWEST_RUNS: usize = 6;
-const MOST_RUNS: usize = 24;
+/// Places of an intermediate that are tried one by one, at most, and elements of an input for which
+/// they are.
+const MOST_PLACES: usize = 200;
+const MOST_PIXELS: usize = 4096;
 
 /// An intermediate that shall overflow.
 #[derive(Clone, Copy, Debug)]
@@ -91,11 +64,25 @@ impl Extremes {
 
 /// Runs a model on single inputs and keeps every layer's integers.
 pub(super) struct Search<'m> {
-    model: &'m QuantizedModel,
+    pub(super) model: &'m QuantizedModel,
     executor: Executor<'m>,
-    bounds: &'m [LayerBounds],
+    pub(super) bounds: &'m [LayerBounds],
     entry: Entry,
     random: u64,
+}
+
+/// Returns how far a witness takes its target outwards.
+fn reach(witness: &Witness, target: Target) -> i64 {
+    let mut channels = witness.channels.iter();
+    let value = channels.find(|(channel, _)| *channel == target.channel);
+    let outwards = |(_, v): &(usize, i64)| {
+        if target.upward {
+            *v
+        } else {
+            v.saturating_neg()
+        }
+    };
+    value.map_or(i64::MIN, outwards)
 }
 
 /// Where integers enter the network.
@@ -140,34 +127,81 @@ impl<'m> Search<'m> {
         })
     }
 
-    /// Looks for a witness of `target` within `runs` runs.
+    /// Looks for a witness of `target` within `runs` runs, and takes the one found a few steps
+    /// further: to the end of its range where the network's input decides the sums alone.
     pub(super) fn climb(
         &mut self,
         target: Target,
         runs: usize,
     ) -> Result<Option<Witness>, ModelError> {
+        let mut best: Option<Witness> = None;
+        let mut left = runs;
         let mut x = self.middle();
-        let mut place_of = 0;
-        for run in 0..runs {
+        let mut place = self.first_place(target);
+        while left > 0 {
+            left -= 1;
             let trace = self.run(&x)?;
-            if let Some(witness) = self.witness(target.node, target.stage, &trace)? {
-                return Ok(Some(witness));
+            let found = self.witness(target.node, target.stage, &trace)?;
+            let is_better = found.as_ref().is_some_and(|w| {
+                best.as_ref()
+                    .is_none_or(|b| reach(w, target) > reach(b, target))
+            });
+            if best.is_some() && !is_better {
+                return Ok(best);
             }
-            let gradient = self.gradient(target, &trace, place_of);
+            if is_better {
+                left = left.min(FURTHER_RUNS);
+                best = found;
+            }
+            let gradient = self.gradient(target, &trace, place);
             let next = self.extreme(&x, gradient.as_ref(), target.upward);
-            if next == x || gradient.is_none() {
+            if next != x && gradient.is_some() {
+                x = next;
+            } else if best.is_some() {
+                return Ok(best);
+            } else {
                 // Nothing moves any more: another start, another place of the image.
-                place_of += 1;
-                x = if run.rem_euclid(2) == 0 {
+                place += 1;
+                x = if (runs - left).rem_euclid(2) == 1 {
                     self.middle()
                 } else {
                     self.random_input()
                 };
-            } else {
-                x = next;
             }
         }
-        Ok(None)
+        Ok(best)
+    }
+
+    /// Returns the place of an intermediate whose extreme is farthest out, if it stands directly
+    /// behind the network's input and is small enough to try every place; the middle otherwise.
+    fn first_place(&self, target: Target) -> usize {
+        let node = &self.model.nodes[target.node];
+        let (QuantizedOp::Integer(layer), true) =
+            (&node.op, node.inputs.first() == Some(&self.entry.node))
+        else {
+            return 0;
+        };
+        let x = self.middle();
+        let places = self.n_places(target, layer, &[&x]);
+        if places > MOST_PLACES || x.len() > MOST_PIXELS {
+            return 0;
+        }
+        let reached = |place: usize| -> Option<f64> {
+            let gradient = self
+                .seeded(target, layer, &[&x], place)?
+                .into_iter()
+                .next()?;
+            let ends = self.extreme(&x, Some(&gradient), target.upward);
+            let sum: f64 = gradient
+                .iter()
+                .zip(&ends)
+                .map(|(g, v)| f64::from(*g) * f64::from(int_to_f32(*v)))
+                .sum();
+            Some(if target.upward { sum } else { -sum })
+        };
+        let all = (0..places).filter_map(|place| Some((place, reached(place)?)));
+        let best = all.reduce(|a, b| if b.1 > a.1 { b } else { a });
+        best.map_or(0, |(place, _)| place)
     }
 
     /// Returns the witness that one item of samples is for the first intermediate of
@@ -180,41 +214,6 @@ impl<'m> Search<'m> {
     ) -> Result<Option<Witness>, ModelError> {
         let trace = self.traced(item.clone())?;
         self.witness(node, stage, &trace)
-    }
-
-    /// Returns a layer input that makes `target` as large as the ranges allow.
-    pub(super) fn layer_input(&self, target: Target) -> Option<ArrayD<i64>> {
-        let node = &self.model.nodes[target.node];
-        let QuantizedOp::Integer(layer) = &node.op else {
-            return None;
-        };
-        let inputs: Vec<ArrayD<i64>> = node
-            .inputs
-            .iter()
-            .map(|i| {
-                let extents = self.model.nodes[*i].shape.iter().copied();
-                let shape = std::iter::once(Some(1)).chain(extents);
-                shape.collect::<Option<Vec<usize>>>()
-            })
-            .map(|shape| shape.map(|shape| ArrayD::zeros(IxDyn(&shape))))
-            .collect::<Option<_>>()?;
-        let borrowed: Vec<&ArrayD<i64>> = inputs.iter().collect();
-        let gradient = self
-            .seeded(target, layer, &borrowed, 0)?
-            .into_iter()
-            .next()?;
-        let ranges = self.bounds[*node.inputs.first()?].output.as_ref()?;
-        let n_channels = ranges.len().max(1);
-        let ends = gradient.iter().enumerate().map(|(i, g)| {
-            let range = ranges[i.rem_euclid(n_channels)];
-            match g.partial_cmp(&0.0) {
-                Some(std::cmp::Ordering::Greater) if target.upward => range.hi,
-                Some(std::cmp::Ordering::Less) if !target.upward => range.hi,
-                Some(std::cmp::Ordering::Equal) | None => 0.clamp(range.lo, range.hi),
-                Some(_) => range.lo,
-            }
-        });
-        ArrayD::from_shape_vec(gradient.raw_dim(), ends.collect()).ok()
     }
 
     /// Returns the witness of a run, if its layer overflows there.
@@ -281,30 +280,30 @@ impl<'m> Search<'m> {
         open[self.entry.node].take()
     }
 
+    /// Returns the number of places at which an intermediate is tried.
+    fn n_places(&self, target: Target, layer: &IntegerLayer, inputs: &[&ArrayD<i64>]) -> usize {
+        let extents = self.output_extents(target.node);
+        let extents = extents.map(|output| stage_extents(layer, inputs, (target.stage, &output)));
+        extents.map_or(1, |extents| places::count(&extents))
+    }
+
+    fn output_extents(&self, node: usize) -> Option<Vec<usize>> {
+        let output = self.model.nodes[node].shape.iter().copied();
+        std::iter::once(Some(1)).chain(output).collect()
+    }
+
     /// Returns the gradients of the target layer's inputs; `place` counts places of the image,
     /// from the middle on.
-    fn seeded(
+    pub(super) fn seeded(
         &self,
         target: Target,
-        layer: &quantizer_core::layers::IntegerLayer,
+        layer: &IntegerLayer,
         inputs: &[&ArrayD<i64>],
         place: usize,
     ) -> Option<Vec<Gradient>> {
-        let output = self.model.nodes[target.node].shape.iter().copied();
-        let output: Vec<usize> = std::iter::once(Some(1))
-            .chain(output)
-            .collect::<Option<_>>()?;
+        let output = self.output_extents(target.node)?;
         let extents = stage_extents(layer, inputs, (target.stage, &output));
-        let last = extents.len().checked_sub(1)?;
-        let mut at = vec![0; extents.len()];
-        for (axis, n) in extents.iter().enumerate().take(last).skip(1) {
-            at[axis] = match place.rem_euclid(3) {
-                0 => n.div_euclid(2),
-                1 => 0,
-                _ => n - 1,
-            };
-        }
-        at[last] = target.channel.min(extents[last].checked_sub(1)?);
+        let at = places::place(&extents, target.channel, place)?;
         Some(at_stage(layer, inputs, (target.stage, &extents, &at)))
     }
 

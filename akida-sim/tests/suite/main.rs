@@ -12,3 +12,6 @@
 mod executor;
 mod prove;
 mod random;
+mod single;
+mod soundness;
+mod wide;

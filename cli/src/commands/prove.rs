@@ -1,5 +1,7 @@
 //! `bitproof prove`.
 
+mod suggest;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -46,6 +48,8 @@ pub(crate) struct ProveArgs {
     /// Print the smallest buffer of each layer that is proved
     #[arg(long)]
     smallest: bool,
+    #[command(flatten)]
+    suggest: suggest::SuggestArgs,
     /// Exit with 1 also where an overflow is possible but no input was found
     #[arg(long)]
     strict: bool,
@@ -63,6 +67,7 @@ pub(crate) struct ProveArgs {
 /// Proves that no buffer of a model can overflow, or shows an input that makes one overflow.
 pub(super) fn run(args: &ProveArgs) -> Result<Answer> {
     let path = args.model.path();
+    args.suggest.check(args)?;
     let mut model = load_quantized(&path)?;
     if let Some(bits) = args.buffer_bits {
         model = with_buffer_bits(&model, bits)?;
@@ -88,9 +93,21 @@ pub(super) fn run(args: &ProveArgs) -> Result<Answer> {
     if let Some(file) = &args.certificate {
         write_certificate(file, &path, &model, args.buffer_bits)?;
     }
+    let suggestions = suggest::suggestions(args, &proof)?;
     match args.format.format {
-        CheckFormat::Json => crate::outln!("{:#}", to_json(&model, &proof, args)?),
-        CheckFormat::Text => print_text(&model, &proof, args)?,
+        CheckFormat::Json => {
+            let mut report = to_json(&model, &proof, args)?;
+            if let Some(suggestions) = &suggestions {
+                report["suggestions"] = suggestions.to_json();
+            }
+            crate::outln!("{report:#}");
+        }
+        CheckFormat::Text => {
+            print_text(&model, &proof, args)?;
+            if let Some(suggestions) = &suggestions {
+                suggestions.print();
+            }
+        }
         CheckFormat::Sarif => crate::outln!("{:#}", findings(&path, &proof, args).to_sarif()),
         CheckFormat::Junit => {
             let junit = findings(&path, &proof, args).to_junit();
@@ -114,8 +131,14 @@ fn write_witnesses(folder: &Path, proof: &Proof) -> Result<()> {
                 layer_input: Some(input),
                 ..
             } => {
-                let input = input.mapv(bitproof::quantizer_core::tensor::int_to_f32);
-                write_npy_f32(&name("layer-input"), &input)?;
+                for (i, x) in input.inputs.iter().enumerate() {
+                    let what = match i {
+                        0 => "layer-input".to_owned(),
+                        i => format!("layer-input-{i}"),
+                    };
+                    let x = x.mapv(bitproof::quantizer_core::tensor::int_to_f32);
+                    write_npy_f32(&name(&what), &x)?;
+                }
             }
             Verdict::Possible { .. } | Verdict::Proved { .. } | Verdict::ByDesign => {}
         }
@@ -191,8 +214,24 @@ fn verdict_text(stage: &StageProof) -> String {
             });
             format!("REFUTED{worst}")
         }
-        Verdict::Possible { channel, .. } => {
-            format!("possible in {n_over} of {n_channels} channels, most in {channel}")
+        Verdict::Possible {
+            channel,
+            layer_input,
+        } => {
+            let shown = layer_input.as_ref().and_then(|input| {
+                let worst = input
+                    .channels
+                    .iter()
+                    .max_by_key(|(_, v)| v.unsigned_abs())?;
+                Some(format!(
+                    "; an input of the layer takes channel {} to {}",
+                    worst.0, worst.1
+                ))
+            });
+            format!(
+                "possible in {n_over} of {n_channels} channels, most in {channel}{}",
+                shown.unwrap_or_default()
+            )
         }
     }
 }
@@ -315,15 +354,25 @@ fn stage_json(stage: &StageProof) -> Value {
         Verdict::ByDesign => entry["verdict"] = json!("by_design"),
         Verdict::Refuted(witness) => {
             entry["verdict"] = json!("refuted");
-            let channels = witness.channels.iter();
-            let channels =
-                channels.map(|(channel, value)| json!({ "channel": channel, "value": value }));
-            entry["overflows"] = channels.collect();
+            entry["overflows"] = channels_json(&witness.channels);
         }
-        Verdict::Possible { channel, .. } => {
+        Verdict::Possible {
+            channel,
+            layer_input,
+        } => {
             entry["verdict"] = json!("possible");
             entry["worst_channel"] = json!(channel);
+            if let Some(input) = layer_input {
+                entry["layer_input_overflows"] = channels_json(&input.channels);
+            }
         }
     }
     entry
+}
+
+fn channels_json(channels: &[(usize, i64)]) -> Value {
+    let channels = channels.iter();
+    channels
+        .map(|(channel, value)| json!({ "channel": channel, "value": value }))
+        .collect()
 }

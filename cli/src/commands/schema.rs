@@ -21,6 +21,7 @@ enum Of {
     Config,
     /// A file of `prove --certificate`.
     Certificate,
+    Analyze,
     Bench,
     Calibrate,
     Convert,
@@ -31,6 +32,7 @@ enum Of {
     Report,
     Run,
     Summary,
+    Verify,
     VerifyCertificate,
 }
 
@@ -45,6 +47,7 @@ fn schema(of: Of) -> String {
     let text = match of {
         Of::QConfig | Of::Config => return to_indented(&json_schema()),
         Of::Certificate => include_str!("../schemas/certificate.json"),
+        Of::Analyze => include_str!("../schemas/analyze.json"),
         Of::Bench => include_str!("../schemas/bench.json"),
         Of::Calibrate => include_str!("../schemas/calibrate.json"),
         Of::Convert => include_str!("../schemas/convert.json"),
@@ -55,6 +58,7 @@ fn schema(of: Of) -> String {
         Of::Report => include_str!("../schemas/report.json"),
         Of::Run => include_str!("../schemas/run.json"),
         Of::Summary => include_str!("../schemas/summary.json"),
+        Of::Verify => include_str!("../schemas/verify.json"),
         Of::VerifyCertificate => include_str!("../schemas/verify-certificate.json"),
     };
     text.to_owned()

@@ -119,6 +119,14 @@ fn commands_of_a_quantized_model_keep_to_their_schemas() {
             "prove q.bpq.safetensors --smallest --buffer-bits 20 --certificate c.json",
         ),
         (
+            "prove",
+            "prove q.bpq.safetensors --suggest --data digits.npz",
+        ),
+        (
+            "prove",
+            "prove q.bpq.safetensors --suggest --float digits.h5 --samples digits.npz -bs 64",
+        ),
+        (
             "verify-certificate",
             "verify-certificate q.bpq.safetensors c.json",
         ),
@@ -131,6 +139,22 @@ fn commands_of_a_quantized_model_keep_to_their_schemas() {
         ("verify-certificate", "verify-certificate q.h5 c.json"),
         ("demo", "demo"),
         ("report", "report q.bpq.safetensors -o q.html"),
+        (
+            "verify",
+            "verify q.bpq.safetensors q.h5 --inputs digits.npz",
+        ),
+        (
+            "verify",
+            "verify q.bpq.safetensors digits.h5 --inputs digits.npz --tolerance 0.01 --shrink",
+        ),
+        (
+            "analyze",
+            "analyze q.bpq.safetensors --float digits.h5 --samples digits.npz --tries 12",
+        ),
+        (
+            "analyze",
+            "analyze q.bpq.safetensors --float digits.h5 --samples digits.npz -bs 64 --data digits.npz --tries 2",
+        ),
         ("bench", "bench q.bpq.safetensors --batch 1 --runs 1"),
         ("bench", "bench digits.h5 --batch 1 --runs 1"),
     ] {

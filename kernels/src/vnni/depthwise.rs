@@ -1,7 +1,8 @@
 //! Depthwise convolutions of bytes with AVX-512 VNNI: four kernel rows of sixteen channels at once.
 //!
 //! For an output row, each input column is turned once: the bytes of four rows come to lie beside one another, channel
-//! by channel, as the instruction takes them. Every output that sees the column then needs one instruction for it.
+//! by channel, as the instruction takes them. Every output that sees the column then needs one instruction for it. Two
+//! output rows of a kernel of three rows see four input rows: they share the turned columns.
 #![cfg_attr(
     target_arch = "x86_64",
     expect(
@@ -10,9 +11,13 @@
     )
 )]
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::__m512i;
 use std::ops::Range;
 
-use super::Packable;
+#[cfg(target_arch = "x86_64")]
+use super::finish::{FinishLanes, Seen, load, store};
+use super::{Line, Packable};
 use crate::contract::{check_len, check_window};
 use crate::finish::{Byte, Extremes, Finish};
 use crate::isa::Kernels;
@@ -31,8 +36,8 @@ const VECTOR: usize = CHANNELS * ROWS;
 #[derive(Clone, Debug)]
 pub struct PackedDepthwise {
     extents: [usize; 3],
-    /// `[channels / 16][kernel_h / 4][kernel_w][16][4]`, zeros where there is nothing.
-    weights: Vec<i8>,
+    /// `[channels / 16][kernel_h / 4][kernel_w]` lines of `[16][4]`, zeros where there is nothing.
+    weights: Vec<Line>,
     /// The sum of each channel's weights.
     sums: Vec<i32>,
 }
@@ -48,7 +53,7 @@ impl PackedDepthwise {
         check_len("kernel", kernel.len(), &extents);
         let [kernel_h, kernel_w, channels] = extents;
         let (groups, blocks) = (kernel_h.div_ceil(ROWS), channels.div_ceil(CHANNELS));
-        let mut weights = vec![0; blocks * groups * kernel_w * VECTOR];
+        let mut weights = vec![Line([0; VECTOR]); blocks * groups * kernel_w];
         let mut sums = vec![0; blocks * CHANNELS];
         for (tap, values) in kernel.chunks(channels.max(1)).enumerate() {
             let (row, col) = (tap.div_euclid(kernel_w), tap.rem_euclid(kernel_w));
@@ -56,7 +61,7 @@ impl PackedDepthwise {
             for (channel, weight) in values.iter().enumerate() {
                 let (block, lane) = (channel.div_euclid(CHANNELS), channel.rem_euclid(CHANNELS));
                 let vector = (block * groups + group) * kernel_w + col;
-                weights[vector * VECTOR + lane * ROWS + part] = *weight;
+                weights[vector].0[lane * ROWS + part] = weight.cast_unsigned();
                 sums[channel] += i32::from(*weight);
             }
         }
@@ -114,73 +119,93 @@ impl Kernels {
         let groups = kernel_h.div_ceil(ROWS);
         let n_columns =
             (window.out_w - 1) * window.stride_w + (kernel_w - 1) * window.dilation_w + 1;
-        let mut columns = vec![[0_u8; VECTOR]; groups * n_columns];
+        let mut room = Room {
+            columns: vec![Line([0; VECTOR]); groups * n_columns],
+            sums: vec![Sums([0; CHANNELS]); window.out_w],
+        };
+        let shares = window.stride_h == 1 && window.dilation_h == 1 && kernel_h < ROWS;
+        let n_rows = if shares { ROWS + 1 - kernel_h } else { 1 };
         let row_len = window.out_w * channels;
-        for (row, out) in rows.zip(out.chunks_mut(row_len)) {
+        for (row, out) in rows.step_by(n_rows).zip(out.chunks_mut(n_rows * row_len)) {
             for first in (0..channels).step_by(CHANNELS) {
-                let job = RowJob {
+                let band = Band {
                     conv,
                     row,
+                    n_rows: out.len().div_euclid(row_len),
                     first,
                     n_columns,
                 };
-                run(&job, &mut columns, (finish, &mut *out, &mut *extremes));
+                run(&band, &mut room, (finish, &mut *out, &mut *extremes));
             }
         }
     }
 }
 
-/// One output row of sixteen channels.
-struct RowJob<'a, X> {
+/// Sums of the sixteen channels of a pixel.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Sums([i32; CHANNELS]);
+
+/// Room for the turned columns of a band, and for the sums of one of its rows.
+struct Room {
+    columns: Vec<Line>,
+    sums: Vec<Sums>,
+}
+
+/// Neighbouring output rows of sixteen channels that see the same four input rows; one row where they would see others.
+struct Band<'a, X> {
     conv: &'a PackedDepthwiseConv<'a, X>,
+    /// First output row.
     row: usize,
+    n_rows: usize,
     /// First channel.
     first: usize,
-    /// Input columns that the row sees, the border included.
+    /// Input columns that the rows see, the border included.
     n_columns: usize,
 }
 
-impl<X: Packable<i8>> RowJob<'_, X> {
-    /// Returns the input row that a kernel row meets, `None` if it is outside or the kernel has no such row.
+impl<X: Packable<i8>> Band<'_, X> {
+    /// Returns the input row that row `kernel_row` of the kernel meets, `None` if it is outside; rows behind those of
+    /// the kernel are those that the next output rows meet.
     fn input_row(&self, kernel_row: usize) -> Option<&[X]> {
         let window = &self.conv.window;
         let [kernel_h, _, channels] = self.conv.kernel.extents;
         let at = self.row * window.stride_h + kernel_row * window.dilation_h;
+        let is_seen = kernel_row < kernel_h + self.n_rows - 1;
         let row = at
             .checked_sub(window.pad_top)
-            .filter(|row| *row < window.in_h && kernel_row < kernel_h)?;
+            .filter(|row| *row < window.in_h && is_seen)?;
         let len = window.in_w * channels;
         Some(&self.conv.x[row * len..(row + 1) * len])
     }
 
-    /// Returns the column of the image that is number `column` of the row.
-    fn image_column(&self, column: usize) -> Option<usize> {
+    /// Returns which of the columns are inside the image.
+    fn inside(&self) -> Range<usize> {
         let window = &self.conv.window;
-        column
-            .checked_sub(window.pad_left)
-            .filter(|column| *column < window.in_w)
+        let end = window.pad_left.saturating_add(window.in_w);
+        window.pad_left.min(self.n_columns)..end.min(self.n_columns)
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 fn run<X: Packable<i8>, O: Byte>(
-    job: &RowJob<'_, X>,
-    columns: &mut [[u8; VECTOR]],
-    (finish, out, extremes): (&Finish, &mut [O], &mut Extremes),
+    band: &Band<'_, X>,
+    room: &mut Room,
+    finished: (&Finish, &mut [O], &mut Extremes),
 ) {
-    for (group, columns) in columns.chunks_mut(job.n_columns).enumerate() {
+    for (group, columns) in room.columns.chunks_mut(band.n_columns).enumerate() {
         // SAFETY: the caller checked that the CPU has AVX-512 VNNI (`packs`).
-        unsafe { turn(job, group, columns) };
+        unsafe { turn(band, group, columns) };
     }
     // SAFETY: as above.
-    unsafe { multiply(job, columns, finish, out, extremes) };
+    unsafe { multiply(band, room, finished) };
 }
 
 /// There is no VNNI on this target; [`Kernels::packs`] is false.
 #[cfg(not(target_arch = "x86_64"))]
 fn run<X: Packable<i8>, O: Byte>(
-    _: &RowJob<'_, X>,
-    _: &mut [[u8; VECTOR]],
+    _: &Band<'_, X>,
+    _: &mut Room,
     _: (&Finish, &mut [O], &mut Extremes),
 ) {
 }
@@ -188,31 +213,40 @@ fn run<X: Packable<i8>, O: Byte>(
 /// Writes the bytes of four input rows beside one another, channel by channel.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-fn turn<X: Packable<i8>>(job: &RowJob<'_, X>, group: usize, columns: &mut [[u8; VECTOR]]) {
+fn turn<X: Packable<i8>>(band: &Band<'_, X>, group: usize, columns: &mut [Line]) {
     use std::arch::x86_64::{
-        _mm_maskz_loadu_epi8, _mm_set_epi8, _mm_setzero_si128, _mm512_broadcast_i32x4,
-        _mm512_castsi128_si512, _mm512_inserti32x4, _mm512_permutexvar_epi32, _mm512_set_epi32,
-        _mm512_set1_epi8, _mm512_shuffle_epi8, _mm512_storeu_si512, _mm512_xor_si512,
+        _mm_loadu_si128, _mm_maskz_loadu_epi8, _mm_set_epi8, _mm_setzero_si128,
+        _mm512_broadcast_i32x4, _mm512_castsi128_si512, _mm512_inserti32x4,
+        _mm512_permutexvar_epi32, _mm512_set_epi32, _mm512_set1_epi8, _mm512_shuffle_epi8,
+        _mm512_store_si512, _mm512_xor_si512,
     };
-    let channels = job.conv.kernel.extents[2];
-    let n = CHANNELS.min(channels - job.first);
+    let channels = band.conv.kernel.extents[2];
+    let n = CHANNELS.min(channels - band.first);
     let mask = u16::MAX >> (CHANNELS - n);
-    let rows: [Option<&[X]>; ROWS] = std::array::from_fn(|i| job.input_row(group * ROWS + i));
+    let rows: [Option<&[X]>; ROWS] = std::array::from_fn(|i| band.input_row(group * ROWS + i));
     let by_lane = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
     let in_lane = _mm_set_epi8(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
     let in_lane = _mm512_broadcast_i32x4(in_lane);
-    let offset = _mm512_set1_epi8(if X::OFFSET == 0 { 0 } else { i8::MIN });
-    for (number, column) in columns.iter_mut().enumerate() {
-        let at = job
-            .image_column(number)
-            .map(|column| column * channels + job.first);
-        let bytes = |row: Option<&[X]>| match (row, at) {
-            (Some(row), Some(at)) => {
-                let bytes = &row[at..at + n];
-                // SAFETY: only the `n` bytes of the slice are read; `X` is a byte.
-                unsafe { _mm_maskz_loadu_epi8(mask, bytes.as_ptr().cast()) }
+    let zero = if X::OFFSET == 0 { 0 } else { i8::MIN };
+    let offset = _mm512_set1_epi8(zero);
+    let inside = band.inside();
+    columns[..inside.start].fill(Line([zero.cast_unsigned(); VECTOR]));
+    columns[inside.end..].fill(Line([zero.cast_unsigned(); VECTOR]));
+    for (number, column) in columns[inside].iter_mut().enumerate() {
+        let at = number * channels + band.first;
+        let bytes = |row: Option<&[X]>| {
+            let Some(row) = row else {
+                return _mm_setzero_si128();
+            };
+            let bytes = &row[at..at + n];
+            // SAFETY: only the `n` bytes of the slice are read; `X` is a byte.
+            unsafe {
+                if n == CHANNELS {
+                    _mm_loadu_si128(bytes.as_ptr().cast())
+                } else {
+                    _mm_maskz_loadu_epi8(mask, bytes.as_ptr().cast())
+                }
             }
-            _ => _mm_setzero_si128(),
         };
         let all = _mm512_castsi128_si512(bytes(rows[0]));
         let all = _mm512_inserti32x4::<1>(all, bytes(rows[1]));
@@ -220,55 +254,120 @@ fn turn<X: Packable<i8>>(job: &RowJob<'_, X>, group: usize, columns: &mut [[u8; 
         let all = _mm512_inserti32x4::<3>(all, bytes(rows[3]));
         let turned = _mm512_shuffle_epi8(_mm512_permutexvar_epi32(by_lane, all), in_lane);
         let turned = _mm512_xor_si512(turned, offset);
-        // SAFETY: a column has room for a vector.
-        unsafe { _mm512_storeu_si512(column.as_mut_ptr().cast(), turned) };
+        // SAFETY: a column is an aligned vector.
+        unsafe { _mm512_store_si512(column.0.as_mut_ptr().cast(), turned) };
     }
 }
 
-/// Writes the results of one output row.
+/// Writes the results of a band.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
 fn multiply<X: Packable<i8>, O: Byte>(
-    job: &RowJob<'_, X>,
-    columns: &[[u8; VECTOR]],
-    finish: &Finish,
-    out: &mut [O],
-    extremes: &mut Extremes,
+    band: &Band<'_, X>,
+    room: &mut Room,
+    (finish, out, extremes): (&Finish, &mut [O], &mut Extremes),
 ) {
-    use std::arch::x86_64::{
-        _mm512_add_epi32, _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_mullo_epi32,
-        _mm512_set1_epi32,
-    };
+    use std::arch::x86_64::{_mm512_add_epi32, _mm512_mullo_epi32, _mm512_set1_epi32};
 
-    use super::finish::{FinishLanes, load};
-    let window = &job.conv.window;
-    let [_, kernel_w, channels] = job.conv.kernel.extents;
-    let block_len = columns.len().div_euclid(job.n_columns) * kernel_w * VECTOR;
-    let block = job.first.div_euclid(CHANNELS);
-    let weights = &job.conv.kernel.weights[block * block_len..(block + 1) * block_len];
-    let n = CHANNELS.min(channels - job.first);
-    // SAFETY: this function is compiled for the instructions; each load is of 64 bytes of a slice.
+    let [_, kernel_w, channels] = band.conv.kernel.extents;
+    let Room { columns, sums } = room;
+    let n_lines = columns.len().div_euclid(band.n_columns) * kernel_w;
+    let block = band.first.div_euclid(CHANNELS);
+    let weights = &band.conv.kernel.weights[block * n_lines..(block + 1) * n_lines];
+    let channel_range = band.first..channels.min(band.first + CHANNELS);
+    let row_len = band.conv.window.out_w * channels;
+    // SAFETY: this function is compiled for the instructions.
     unsafe {
-        let sums = load(&job.conv.kernel.sums[job.first..]);
-        let offset = _mm512_mullo_epi32(sums, _mm512_set1_epi32(-X::OFFSET));
-        let start = _mm512_add_epi32(offset, load(&finish.bias[job.first..]));
-        let mut lanes = FinishLanes::new(finish, extremes, job.first);
-        for (col, out) in out.chunks_mut(channels).enumerate() {
-            let mut acc = start;
-            let taps = columns
-                .chunks_exact(job.n_columns)
-                .zip(weights.chunks_exact(kernel_w * VECTOR));
-            for (columns, weights) in taps {
-                let seen = columns[col * window.stride_w..]
-                    .iter()
-                    .step_by(window.dilation_w);
-                for (x, w) in seen.zip(weights.chunks_exact(VECTOR)) {
-                    let x = _mm512_loadu_si512(x.as_ptr().cast());
-                    acc = _mm512_dpbusd_epi32(acc, x, _mm512_loadu_si512(w.as_ptr().cast()));
-                }
+        let column_sums = load(&band.conv.kernel.sums[band.first..]);
+        let offset = _mm512_mullo_epi32(column_sums, _mm512_set1_epi32(-X::OFFSET));
+        let start = _mm512_add_epi32(offset, load(&finish.bias[band.first..]));
+        let mut lanes = FinishLanes::new(finish, extremes, band.first);
+        for (row, out) in out.chunks_mut(row_len).enumerate() {
+            match kernel_w {
+                3 if n_lines == 3 => row_sums::<X, 3>(band, (columns, weights), row, start, sums),
+                5 if n_lines == 5 => row_sums::<X, 5>(band, (columns, weights), row, start, sums),
+                _ => any_sums(band, (columns, weights), row, start, sums),
             }
-            lanes.store(acc, &mut out[job.first..job.first + n]);
+            let mut seen = Seen::nothing();
+            for (sums, out) in sums.iter().zip(out.chunks_mut(channels)) {
+                let results = lanes.results(load(&sums.0), &mut seen);
+                store(results, &mut out[channel_range.clone()]);
+            }
+            lanes.add(&seen, sums.iter().map(|sums| &sums.0[..]));
         }
-        lanes.count(extremes, job.first);
+        lanes.count(extremes, band.first);
+    }
+}
+
+/// Returns a line of weights as output row number `row` of its band meets them: moved down by as many rows.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+fn moved(weights: &Line, row: usize) -> __m512i {
+    use std::arch::x86_64::{_mm_set_epi64x, _mm512_load_si512, _mm512_sll_epi32};
+    let bits = i64::try_from(8 * row).unwrap_or(i64::MAX);
+    // SAFETY: a line is an aligned vector.
+    let weights = unsafe { _mm512_load_si512(weights.0.as_ptr().cast()) };
+    _mm512_sll_epi32(weights, _mm_set_epi64x(0, bits))
+}
+
+/// Writes the sums of an output row of a band for a kernel of `W` undilated columns and up to four rows.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+fn row_sums<X: Packable<i8>, const W: usize>(
+    band: &Band<'_, X>,
+    (columns, weights): (&[Line], &[Line]),
+    row: usize,
+    start: __m512i,
+    sums: &mut [Sums],
+) {
+    use std::arch::x86_64::{_mm512_dpbusd_epi32, _mm512_load_si512, _mm512_store_si512};
+    let window = &band.conv.window;
+    if window.dilation_w != 1 {
+        return any_sums(band, (columns, weights), row, start, sums);
+    }
+    let weights: [__m512i; W] = std::array::from_fn(|i| moved(&weights[i], row));
+    for (col, sums) in sums.iter_mut().enumerate() {
+        let seen = &columns[col * window.stride_w..][..W];
+        let mut acc = start;
+        // SAFETY: a line and sixteen sums are aligned vectors.
+        unsafe {
+            for (x, w) in seen.iter().zip(&weights) {
+                acc = _mm512_dpbusd_epi32(acc, _mm512_load_si512(x.0.as_ptr().cast()), *w);
+            }
+            _mm512_store_si512(sums.0.as_mut_ptr().cast(), acc);
+        }
+    }
+}
+
+/// Writes the sums of an output row of a band for any kernel.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+fn any_sums<X: Packable<i8>>(
+    band: &Band<'_, X>,
+    (columns, weights): (&[Line], &[Line]),
+    row: usize,
+    start: __m512i,
+    sums: &mut [Sums],
+) {
+    use std::arch::x86_64::{_mm512_dpbusd_epi32, _mm512_load_si512, _mm512_store_si512};
+    let window = &band.conv.window;
+    let kernel_w = band.conv.kernel.extents[1];
+    for (col, sums) in sums.iter_mut().enumerate() {
+        let mut acc = start;
+        let taps = columns
+            .chunks_exact(band.n_columns)
+            .zip(weights.chunks_exact(kernel_w));
+        for (columns, weights) in taps {
+            let seen = columns[col * window.stride_w..]
+                .iter()
+                .step_by(window.dilation_w);
+            for (x, w) in seen.zip(weights) {
+                // SAFETY: a line is an aligned vector.
+                let x = unsafe { _mm512_load_si512(x.0.as_ptr().cast()) };
+                acc = _mm512_dpbusd_epi32(acc, x, moved(w, row));
+            }
+        }
+        // SAFETY: sixteen sums are an aligned vector.
+        unsafe { _mm512_store_si512(sums.0.as_mut_ptr().cast(), acc) };
     }
 }

@@ -8,19 +8,19 @@
 use std::arch::x86_64::{
     __m512i, _mm_storeu_si128, _mm256_storeu_si256, _mm512_add_epi32, _mm512_castsi512_si256,
     _mm512_cmplt_epi32_mask, _mm512_cvtepi32_epi8, _mm512_extracti64x4_epi64, _mm512_loadu_si512,
-    _mm512_mask_add_epi32, _mm512_max_epi32, _mm512_min_epi32, _mm512_mullo_epi32,
-    _mm512_packs_epi16, _mm512_packs_epi32, _mm512_packus_epi16, _mm512_permutexvar_epi32,
-    _mm512_reduce_add_epi32, _mm512_set_epi32, _mm512_set1_epi32, _mm512_setzero_si512,
+    _mm512_max_epi32, _mm512_min_epi32, _mm512_mullo_epi32, _mm512_packs_epi16, _mm512_packs_epi32,
+    _mm512_packus_epi16, _mm512_permutexvar_epi32, _mm512_set_epi32, _mm512_set1_epi32,
     _mm512_srav_epi32, _mm512_storeu_si512,
 };
 
 use crate::finish::{Byte, Extremes, Finish};
 
 /// Channels of a vector.
-pub(crate) const WIDTH: usize = 16;
+pub(super) const WIDTH: usize = 16;
 
 /// The tables of sixteen channels, and what their sums were so far.
-pub(crate) struct FinishLanes {
+#[derive(Clone, Copy)]
+pub(super) struct FinishLanes {
     least: __m512i,
     most: __m512i,
     scale: __m512i,
@@ -28,10 +28,16 @@ pub(crate) struct FinishLanes {
     right: __m512i,
     below: __m512i,
     above: __m512i,
+    seen: Seen,
+    clipped: u64,
+    may_clip: bool,
+}
+
+/// The least and the largest sums of sixteen channels.
+#[derive(Clone, Copy)]
+pub(super) struct Seen {
     lo: __m512i,
     hi: __m512i,
-    clipped: __m512i,
-    may_clip: bool,
 }
 
 /// Returns the first sixteen numbers.
@@ -40,10 +46,28 @@ pub(crate) struct FinishLanes {
 ///
 /// The CPU has AVX-512 F, and the caller is compiled for it.
 #[inline(always)]
-pub(crate) unsafe fn load(values: &[i32]) -> __m512i {
+pub(super) unsafe fn load(values: &[i32]) -> __m512i {
     assert!(values.len() >= WIDTH, "sixteen numbers");
     // SAFETY: sixteen numbers are there; the caller vouches for the instruction.
     unsafe { _mm512_loadu_si512(values.as_ptr().cast()) }
+}
+
+impl Seen {
+    /// Returns the extremes of no sums.
+    ///
+    /// # Safety
+    ///
+    /// The CPU has AVX-512 F, and the caller is compiled for it.
+    #[inline(always)]
+    pub(super) unsafe fn nothing() -> Self {
+        // SAFETY: the caller vouches for the instructions.
+        unsafe {
+            Self {
+                lo: _mm512_set1_epi32(i32::MAX),
+                hi: _mm512_set1_epi32(i32::MIN),
+            }
+        }
+    }
 }
 
 impl FinishLanes {
@@ -53,7 +77,7 @@ impl FinishLanes {
     ///
     /// The CPU has AVX-512 F, and the caller is compiled for it.
     #[inline(always)]
-    pub(crate) unsafe fn new(finish: &Finish, extremes: &Extremes, first: usize) -> Self {
+    pub(super) unsafe fn new(finish: &Finish, extremes: &Extremes, first: usize) -> Self {
         let right = &finish.right[first..first + WIDTH];
         // SAFETY: sixteen numbers are there; the caller vouches for the instructions.
         unsafe {
@@ -65,55 +89,61 @@ impl FinishLanes {
                 right: _mm512_loadu_si512(right.as_ptr().cast()),
                 below: load(&finish.clips_below[first..]),
                 above: load(&finish.clips_above[first..]),
-                lo: load(&extremes.least[first..]),
-                hi: load(&extremes.most[first..]),
-                clipped: _mm512_setzero_si512(),
+                seen: Seen {
+                    lo: load(&extremes.least[first..]),
+                    hi: load(&extremes.most[first..]),
+                },
+                clipped: 0,
                 may_clip: finish.may_clip,
             }
         }
     }
 
-    /// Returns the results of sums, bias added, as `i32`.
+    /// Returns the results of sums, bias added, as `i32`, and adds the sums to `seen`.
     ///
     /// # Safety
     ///
     /// The CPU has AVX-512 F, and the caller is compiled for it.
     #[inline(always)]
-    pub(crate) unsafe fn results(&mut self, sums: __m512i) -> __m512i {
+    pub(super) unsafe fn results(&self, sums: __m512i, seen: &mut Seen) -> __m512i {
         // SAFETY: the caller vouches for the instructions.
         unsafe {
-            self.lo = _mm512_min_epi32(self.lo, sums);
-            self.hi = _mm512_max_epi32(self.hi, sums);
-            if self.may_clip {
-                let one = _mm512_set1_epi32(1);
-                let clips = _mm512_cmplt_epi32_mask(self.above, sums)
-                    | _mm512_cmplt_epi32_mask(sums, self.below);
-                self.clipped = _mm512_mask_add_epi32(self.clipped, clips, self.clipped, one);
-            }
+            seen.lo = _mm512_min_epi32(seen.lo, sums);
+            seen.hi = _mm512_max_epi32(seen.hi, sums);
             let v = _mm512_min_epi32(_mm512_max_epi32(sums, self.least), self.most);
             let scaled = _mm512_add_epi32(_mm512_mullo_epi32(v, self.scale), self.half);
             _mm512_srav_epi32(scaled, self.right)
         }
     }
 
-    /// Writes the results of sums, bias added, into `out`: at most sixteen.
+    /// Adds what the sums of a few pixels were; they are looked at again only if one of them clipped.
     ///
     /// # Safety
     ///
     /// The CPU has AVX-512 F, and the caller is compiled for it.
     #[inline(always)]
-    pub(crate) unsafe fn store<O: Byte>(&mut self, sums: __m512i, out: &mut [O]) {
-        // SAFETY: the caller vouches for the instructions; a store of sixteen bytes has sixteen bytes of room.
+    pub(super) unsafe fn add<'a>(&mut self, seen: &Seen, sums: impl Iterator<Item = &'a [i32]>) {
+        // SAFETY: the caller vouches for the instructions.
         unsafe {
-            let bytes = _mm512_cvtepi32_epi8(self.results(sums));
-            if out.len() >= WIDTH {
-                _mm_storeu_si128(out.as_mut_ptr().cast(), bytes);
-            } else {
-                let mut all = [O::low_byte(0); WIDTH];
-                _mm_storeu_si128(all.as_mut_ptr().cast(), bytes);
-                let n = out.len();
-                out.copy_from_slice(&all[..n]);
+            self.seen.lo = _mm512_min_epi32(self.seen.lo, seen.lo);
+            self.seen.hi = _mm512_max_epi32(self.seen.hi, seen.hi);
+            if self.may_clip && self.clips(seen.lo) | self.clips(seen.hi) != 0 {
+                let clips = sums.map(|sums| u64::from(self.clips(load(sums)).count_ones()));
+                self.clipped += clips.sum::<u64>();
             }
+        }
+    }
+
+    /// Returns the channels whose results the last step clips.
+    ///
+    /// # Safety
+    ///
+    /// The CPU has AVX-512 F, and the caller is compiled for it.
+    #[inline(always)]
+    unsafe fn clips(&self, sums: __m512i) -> u16 {
+        // SAFETY: the caller vouches for the instructions.
+        unsafe {
+            _mm512_cmplt_epi32_mask(self.above, sums) | _mm512_cmplt_epi32_mask(sums, self.below)
         }
     }
 
@@ -123,15 +153,35 @@ impl FinishLanes {
     ///
     /// The CPU has AVX-512 F, and the caller is compiled for it.
     #[inline(always)]
-    pub(crate) unsafe fn count(&self, extremes: &mut Extremes, first: usize) {
+    pub(super) unsafe fn count(&self, extremes: &mut Extremes, first: usize) {
         let least = &mut extremes.least[first..first + WIDTH];
         let most = &mut extremes.most[first..first + WIDTH];
+        extremes.clipped += self.clipped;
         // SAFETY: sixteen numbers have room; the caller vouches for the instructions.
         unsafe {
-            _mm512_storeu_si512(least.as_mut_ptr().cast(), self.lo);
-            _mm512_storeu_si512(most.as_mut_ptr().cast(), self.hi);
-            let clipped = _mm512_reduce_add_epi32(self.clipped);
-            extremes.clipped += u64::from(clipped.unsigned_abs());
+            _mm512_storeu_si512(least.as_mut_ptr().cast(), self.seen.lo);
+            _mm512_storeu_si512(most.as_mut_ptr().cast(), self.seen.hi);
+        }
+    }
+}
+
+/// Writes the bytes of sixteen results that fit into `out`: at most sixteen.
+///
+/// # Safety
+///
+/// The CPU has AVX-512 F, and the caller is compiled for it.
+#[inline(always)]
+pub(super) unsafe fn store<O: Byte>(results: __m512i, out: &mut [O]) {
+    // SAFETY: the caller vouches for the instructions; a store of sixteen bytes has sixteen bytes of room.
+    unsafe {
+        let bytes = _mm512_cvtepi32_epi8(results);
+        if out.len() >= WIDTH {
+            _mm_storeu_si128(out.as_mut_ptr().cast(), bytes);
+        } else {
+            let mut all = [O::low_byte(0); WIDTH];
+            _mm_storeu_si128(all.as_mut_ptr().cast(), bytes);
+            let n = out.len();
+            out.copy_from_slice(&all[..n]);
         }
     }
 }
@@ -142,7 +192,7 @@ impl FinishLanes {
 ///
 /// The CPU has AVX-512 BW, and the caller is compiled for it.
 #[inline(always)]
-pub(crate) unsafe fn pack<O: Byte>([row, next]: [[__m512i; 2]; 2]) -> __m512i {
+pub(super) unsafe fn pack<O: Byte>([row, next]: [[__m512i; 2]; 2]) -> __m512i {
     // SAFETY: the caller vouches for the instructions.
     unsafe {
         let row = _mm512_packs_epi32(row[0], row[1]);
@@ -164,7 +214,7 @@ pub(crate) unsafe fn pack<O: Byte>([row, next]: [[__m512i; 2]; 2]) -> __m512i {
 ///
 /// The CPU has AVX-512 F, and the caller is compiled for it.
 #[inline(always)]
-pub(crate) unsafe fn store_halves<O: Byte>(bytes: __m512i, row: &mut [O], next: Option<&mut [O]>) {
+pub(super) unsafe fn store_halves<O: Byte>(bytes: __m512i, row: &mut [O], next: Option<&mut [O]>) {
     // SAFETY: the caller vouches for the instructions; a store of 32 bytes has 32 bytes of room.
     unsafe {
         let low = _mm512_castsi512_si256(bytes);

@@ -2,7 +2,7 @@
 
 use super::COLUMNS;
 #[cfg(target_arch = "x86_64")]
-use super::finish::{FinishLanes, WIDTH, load, pack, store_halves};
+use super::finish::{FinishLanes, Seen, WIDTH, load, pack, store_halves};
 use crate::finish::{Byte, Extremes, Finish};
 
 /// Takes tiles of sums, a block of columns after the other.
@@ -123,22 +123,29 @@ impl<O: Byte> Sink for Finished<'_, O> {
         let n = COLUMNS.min(filters - first);
         let [low, high] = lanes;
         let out = self.out[pixel * filters..].chunks_mut(2 * filters);
+        // SAFETY: the caller vouches for the instructions.
+        let mut seen = unsafe { [Seen::nothing(), Seen::nothing()] };
         for (pair, out) in sums.chunks(2).zip(out) {
             // SAFETY: the caller vouches for the instructions.
             unsafe {
-                let row = [
-                    low.results(load(&pair[0])),
-                    high.results(load(&pair[0][WIDTH..])),
-                ];
-                let next = match pair.get(1) {
-                    Some(sums) => [low.results(load(sums)), high.results(load(&sums[WIDTH..]))],
-                    None => row,
+                let mut results = |sums: &[i32]| {
+                    [
+                        low.results(load(sums), &mut seen[0]),
+                        high.results(load(&sums[WIDTH..]), &mut seen[1]),
+                    ]
                 };
+                let row = results(&pair[0]);
+                let next = pair.get(1).map_or(row, |sums| results(sums));
                 let bytes = pack::<O>([row, next]);
                 let (row, next) = out.split_at_mut(filters);
                 let next = next.get_mut(first..first + n).filter(|_| pair.len() == 2);
                 store_halves(bytes, &mut row[first..first + n], next);
             }
+        }
+        // SAFETY: the caller vouches for the instructions.
+        unsafe {
+            low.add(&seen[0], sums.iter().map(|sums| &sums[..WIDTH]));
+            high.add(&seen[1], sums.iter().map(|sums| &sums[WIDTH..]));
         }
     }
 

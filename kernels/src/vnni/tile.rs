@@ -44,6 +44,7 @@ fn blocks<L: Lane, S: Sink>(
 ) {
     let stride = kernel.rows.next_multiple_of(L::GROUP);
     let block_len = 2 * kernel.n_lanes();
+    let mut tile_sums = Tile([[0; COLUMNS]; ROWS]);
     for block in 0..kernel.filters.div_ceil(COLUMNS) {
         let first = block * COLUMNS;
         let weights = &kernel.weights[block * block_len..(block + 1) * block_len];
@@ -65,8 +66,7 @@ fn blocks<L: Lane, S: Sink>(
         let mut from = 0;
         for tile in 1..=n_tiles {
             let to = (tile * n_pixels).div_euclid(n_tiles);
-            let mut sums = [[0; COLUMNS]; ROWS];
-            let sums = &mut sums[..to - from];
+            let sums = &mut tile_sums.0[..to - from];
             any_rows::<L>(
                 &operands,
                 &patches[from * stride..to * stride],
@@ -81,6 +81,11 @@ fn blocks<L: Lane, S: Sink>(
         unsafe { sink.close(lanes, first) };
     }
 }
+
+/// Sums of a tile, at an address of which no load crosses a cache line.
+#[cfg(target_arch = "x86_64")]
+#[repr(align(64))]
+struct Tile([[i32; COLUMNS]; ROWS]);
 
 /// The kernel's part of a block of columns.
 #[cfg(target_arch = "x86_64")]
@@ -120,8 +125,8 @@ fn rows<L: Lane, const N: usize>(
     sums: &mut [[i32; COLUMNS]],
 ) {
     use std::arch::x86_64::{
-        _mm_cvtsi32_si128, _mm512_add_epi32, _mm512_load_si512, _mm512_loadu_si512,
-        _mm512_set1_epi32, _mm512_setzero_si512, _mm512_sll_epi32, _mm512_storeu_si512,
+        _mm512_add_epi32, _mm512_load_si512, _mm512_loadu_si512, _mm512_set1_epi32,
+        _mm512_setzero_si512, _mm512_sllv_epi32, _mm512_storeu_si512,
     };
     let Operands {
         runs,
@@ -130,7 +135,7 @@ fn rows<L: Lane, const N: usize>(
     } = operands;
     assert_eq!(patches.len(), N * stride, "whole rows of patches");
     assert_eq!(sums.len(), N, "a row of sums for each patch");
-    let mut weights = weights.chunks_exact(2);
+    let mut weights = weights.as_chunks::<2>().0.iter();
     // SAFETY: each load stays inside its slice. `start` has 32 numbers, a pair of lines 128 aligned bytes. The groups of
     // a run are among those of a patch (`last`), so row `i` of the patches has the four bytes of a group, four `u8` or
     // two `i16`, at `i * stride + group * GROUP`. Other loads and stores are unaligned.
@@ -141,20 +146,27 @@ fn rows<L: Lane, const N: usize>(
             assert!(last <= stride, "groups of a patch");
             let mut a = patches.as_ptr().add(run.first * L::GROUP);
             for lines in weights.by_ref().take(run.n_groups) {
+                // Steps from row to row: a pointer for each row would not fit in the registers, and the compiler would
+                // set up all of them for every run if it knew that the distance stays the same.
+                let mut stride = stride;
+                std::arch::asm!("/* {0} */", inout(reg) stride, options(nomem, nostack, preserves_flags));
+                let mut lane = a;
                 let w0 = _mm512_load_si512(lines[0].0.as_ptr().cast());
                 let w1 = _mm512_load_si512(lines[1].0.as_ptr().cast());
-                for (i, acc) in acc.iter_mut().enumerate() {
-                    let lane = a.add(i * stride).cast::<i32>();
-                    let x = _mm512_set1_epi32(lane.read_unaligned());
+                for acc in &mut acc {
+                    let x = _mm512_set1_epi32(lane.cast::<i32>().read_unaligned());
+                    lane = lane.wrapping_add(stride);
                     acc[0] = L::step(acc[0], x, w0);
                     acc[1] = L::step(acc[1], x, w1);
                 }
                 a = a.add(L::GROUP);
             }
             if run.shift > 0 {
-                let shift = _mm_cvtsi32_si128(run.shift.cast_signed());
-                for acc in acc.iter_mut().flatten() {
-                    *acc = _mm512_sll_epi32(*acc, shift);
+                let shift = _mm512_set1_epi32(run.shift.cast_signed());
+                // Not flattened: the compiler keeps the sums in registers if it sees each of them.
+                for acc in &mut acc {
+                    acc[0] = _mm512_sllv_epi32(acc[0], shift);
+                    acc[1] = _mm512_sllv_epi32(acc[1], shift);
                 }
             }
         }

@@ -7,7 +7,7 @@ use quantizer_core::round::shift_left;
 use super::{ConvPadding, Kind, Steps};
 use crate::exec::bounds::{Interval, entered, with_border, with_zero};
 use crate::exec::tensor::Values;
-use crate::exec::weights::Weights;
+use crate::exec::weights::{Unaligned, Weights};
 
 /// What a layer multiplies with what.
 pub(super) struct Operands {
@@ -125,10 +125,13 @@ impl Operands {
             });
         let fits = |w: i64| i16::try_from(w).ok().map(i32::from);
         let aligned: Vec<i32> = aligned.map(fits).collect::<Option<_>>()?;
-        let operands = match &layer.op {
+        let mut operands = match &layer.op {
             IntegerOp::Conv2D(op) => Self::conv_of(op, &aligned, input),
             _ => Self::plain(Kind::Dense, aligned.iter(), filters, input),
         };
+        let shifts = (0..kernel.len().checked_div(filters).unwrap_or(0))
+            .map(|row| entry.shift.at(row.rem_euclid(n_channels.max(1))));
+        operands.weights.unaligned = unaligned(&kernel, shifts);
         Some(Self {
             aligns: true,
             ..operands
@@ -186,6 +189,15 @@ impl Steps {
             dilation: op.dilation,
         }
     }
+}
+
+/// Returns weights before their rows are shifted, if they are bytes.
+fn unaligned(kernel: &[i32], shifts: impl Iterator<Item = u32>) -> Option<Unaligned> {
+    let weights = kernel.iter().map(|w| i8::try_from(*w).ok());
+    Some(Unaligned {
+        weights: weights.collect::<Option<_>>()?,
+        shifts: shifts.collect(),
+    })
 }
 
 fn border_values(border: &Border, channels: usize) -> Option<Values> {

@@ -1,0 +1,168 @@
+//! Layers as they run where nobody looks at them: together with their rectifiers, and with channels in any order.
+
+use std::collections::BTreeMap;
+
+use quantizer_core::layers::IntegerLayer;
+
+use super::bounds::Interval;
+use super::linear::LinearPlan;
+use super::order::{Order, Passage, by_shift, passage, reordered};
+use super::tensor::Storage;
+use super::{NodePlan, count_uses};
+use crate::model::{QuantizedModel, QuantizedOp};
+
+/// A layer with weights, with its rectifier if it has one, in one pass.
+#[derive(Debug)]
+pub(super) struct Fusion {
+    /// Node of the layer; its rectifier is the node that has the fusion.
+    pub(super) linear: usize,
+    pub(super) plan: LinearPlan,
+}
+
+/// Lets rectifiers do the work of the layers before them, where no other layer takes their results, and sorts the
+/// channels between layers where that is faster.
+pub(super) fn fuse(model: &QuantizedModel, intervals: &[Option<Interval>], plans: &mut [NodePlan]) {
+    let network = Network {
+        model,
+        intervals,
+        n_uses: count_uses(model),
+    };
+    for index in 0..model.nodes.len() {
+        let out = plans[index].storage.unwrap_or(Storage::I64);
+        let Some((linear, rectifier)) = network.rectified(index) else {
+            continue;
+        };
+        let plan = plans[linear.0].linear.as_ref();
+        if let Some(plan) = plan.and_then(|plan| plan.rectified(linear.1, rectifier, out)) {
+            plans[index].fusion = Some(Fusion {
+                linear: linear.0,
+                plan,
+            });
+            plans[linear.0].is_fused = true;
+        }
+    }
+    let orders = network.orders(plans);
+    let sorted = (0..model.nodes.len()).filter_map(|index| network.involved(index, plans, &orders));
+    // All or none: a layer reads the order that another one writes.
+    let sorted: Option<Vec<_>> = sorted.map(|place| network.sorted(&place, plans)).collect();
+    for (index, fusion) in sorted.unwrap_or_default() {
+        plans[index].fusion = Some(fusion);
+    }
+}
+
+/// A node that reads or writes its channels in another order.
+struct Place<'a> {
+    index: usize,
+    linear: usize,
+    /// Node that it reads.
+    input: usize,
+    inputs: Option<&'a Order>,
+    outputs: Option<&'a Order>,
+}
+
+struct Network<'a> {
+    model: &'a QuantizedModel,
+    intervals: &'a [Option<Interval>],
+    n_uses: Vec<usize>,
+}
+
+impl<'a> Network<'a> {
+    fn layer(&self, index: usize) -> Option<&'a IntegerLayer> {
+        match &self.model.nodes.get(index)?.op {
+            QuantizedOp::Integer(layer) => Some(layer),
+            QuantizedOp::Input(_)
+            | QuantizedOp::InputQuantizer { .. }
+            | QuantizedOp::Dequantizer(_)
+            | QuantizedOp::Float(_) => None,
+        }
+    }
+
+    /// Returns the layer whose results node `index` alone takes, and the layer of the node.
+    fn rectified(&self, index: usize) -> Option<((usize, &'a IntegerLayer), &'a IntegerLayer)> {
+        let &[linear] = self.model.nodes[index].inputs.as_slice() else {
+            return None;
+        };
+        let is_alone = self.n_uses[linear] == 1;
+        let layer = self.layer(linear).filter(|_| is_alone)?;
+        Some(((linear, layer), self.layer(index)?))
+    }
+
+    /// Returns the orders of the channels that nodes write, by node.
+    fn orders(&self, plans: &[NodePlan]) -> BTreeMap<usize, Order> {
+        let mut orders = BTreeMap::new();
+        for index in 0..self.model.nodes.len() {
+            let linear = linear_of(index, plans);
+            let sorts = linear_plan(index, plans).is_some_and(LinearPlan::gains_by_order);
+            let order = self.layer(linear).filter(|_| sorts).and_then(by_shift);
+            if let (Some(order), [input]) = (order, self.model.nodes[linear].inputs.as_slice()) {
+                for node in self.path(*input, plans).unwrap_or_default() {
+                    orders.insert(node, order.clone());
+                }
+            }
+        }
+        orders
+    }
+
+    /// Returns the nodes whose outputs change their order if node `index` does: itself, and those behind depthwise
+    /// layers up to one that may write any order. `None` if there is no such layer, or others look at a result.
+    fn path(&self, mut index: usize, plans: &[NodePlan]) -> Option<Vec<usize>> {
+        let mut path = Vec::new();
+        loop {
+            let linear = linear_of(index, plans);
+            linear_plan(index, plans)?;
+            if self.n_uses[index] != 1 {
+                return None;
+            }
+            path.push(index);
+            match passage(self.layer(linear)?) {
+                Passage::Ends => return Some(path),
+                Passage::Keeps => index = *self.model.nodes[linear].inputs.first()?,
+                Passage::Fixed => return None,
+            }
+        }
+    }
+
+    fn involved<'o>(
+        &self,
+        index: usize,
+        plans: &[NodePlan],
+        orders: &'o BTreeMap<usize, Order>,
+    ) -> Option<Place<'o>> {
+        linear_plan(index, plans)?;
+        let linear = linear_of(index, plans);
+        let input = *self.model.nodes[linear].inputs.first()?;
+        let (inputs, outputs) = (orders.get(&input), orders.get(&index));
+        (inputs.is_some() || outputs.is_some()).then_some(Place {
+            index,
+            linear,
+            input,
+            inputs,
+            outputs,
+        })
+    }
+
+    /// Returns how a node runs that reads or writes its channels in another order; `None` if it cannot.
+    fn sorted(&self, place: &Place<'_>, plans: &[NodePlan]) -> Option<(usize, Fusion)> {
+        let &Place { index, linear, .. } = place;
+        let layer = reordered(self.layer(linear)?, place.inputs, place.outputs)?;
+        let storage = |node: usize| plans[node].storage.unwrap_or(Storage::I64);
+        let mut plan = LinearPlan::new(&layer, self.intervals[place.input]?, storage(linear))?;
+        if index != linear {
+            let rectifier = reordered(self.layer(index)?, None, place.outputs)?;
+            plan = plan.rectified(&layer, &rectifier, storage(index))?;
+        }
+        Some((index, Fusion { linear, plan }))
+    }
+}
+
+/// Returns the node of the layer with weights that does the work of node `index`.
+fn linear_of(index: usize, plans: &[NodePlan]) -> usize {
+    plans[index].fusion.as_ref().map_or(index, |f| f.linear)
+}
+
+/// Returns the plan that does the work of node `index`; `None` if it does none, or has no weights.
+fn linear_plan(index: usize, plans: &[NodePlan]) -> Option<&LinearPlan> {
+    let plan = &plans[index];
+    let own = plan.linear.as_ref().filter(|_| !plan.is_fused);
+    plan.fusion.as_ref().map(|f| &f.plan).or(own)
+}

@@ -222,6 +222,7 @@ fn observe(
     let convergence = observed.convergence.clone();
     let mut warnings = prepared.warnings.clone();
     warnings.extend(convergence.as_ref().and_then(not_converged));
+    warnings.extend(unused_batch_size(graph, options, &batches));
     let ranges = CalibratedRanges::new(observed, sites, facts, batches);
     let calibration = Calibration {
         ranges,
@@ -231,6 +232,22 @@ fn observe(
         skipped: source.skipped().to_vec(),
     };
     Ok((prepared, calibration))
+}
+
+/// Returns the warning of a batch size that a recurrent network does not use.
+fn unused_batch_size(
+    graph: &Graph,
+    options: &QuantizeOptions,
+    batches: &BatchPlan,
+) -> Option<String> {
+    let asked = options.batch_size.filter(|_| is_recurrent(graph))?;
+    let taken = batches.batch_size;
+    (asked != taken).then(|| {
+        format!(
+            "the batch size of {asked} is not used: the samples of a recurrent model are \
+             sequences side by side, all {taken} in one batch"
+        )
+    })
 }
 
 /// Returns the warning of ranges that still move.

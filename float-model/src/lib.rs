@@ -24,6 +24,6 @@ pub use layer::{
 };
 pub use quantizer_core::geometry::{Padding, Pads};
 pub use rewrite::{HardwareRewrites, RewriteEvent, SanitizeOptions, Sanitized, sanitize};
-pub use shape::{Shape, infer_shape, item_axis};
+pub use shape::{MAX_BATCH_VALUES, MAX_ITEM_VALUES, Shape, infer_shape, item_axis};
 pub use summary::{ParamCount, Summary, SummaryRow};
 pub use volume::{Conv3D, Pool3D, Volume};

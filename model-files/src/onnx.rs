@@ -54,6 +54,13 @@ pub fn read_onnx(path: &Path) -> Result<Graph, FileError> {
 fn import(model: &proto::Model, folder: &Path) -> Result<Graph, Refused> {
     let graph = model.graph.as_ref().filter(|_| model.ir_version > 0);
     let graph = graph.ok_or_else(|| Refused::invalid("no ONNX model: it has no graph"))?;
+    let is_quantized = |node: &proto::Node| node.op_type == "DequantizeLinear";
+    if graph.node.iter().any(is_quantized) {
+        return Err(Refused::unsupported(
+            "a quantized ONNX model, which is written but not read: give the float model, or the \
+             .bpq.safetensors or .h5 that it was made from",
+        ));
+    }
     let is_default = |domain: &str| matches!(domain, "" | "ai.onnx");
     let opset = model
         .opset_import
@@ -219,8 +226,8 @@ fn compute(network: &mut Network, call: &Call<'_>) -> Result<Value, Refused> {
         "Gather" => shapes::gather(network, call),
         "Slice" => selection::slice(network, call),
         "Split" => selection::split(network, call),
-        // Casts of inputs to floats, and of shapes; nothing else reads as an integer here.
-        "Identity" | "Dropout" | "Cast" => {
+        "Cast" => elementwise::cast(network, call),
+        "Identity" | "Dropout" => {
             let name = call
                 .input(0)
                 .ok_or_else(|| Refused::invalid("has no input"))?;
@@ -293,6 +300,7 @@ fn enter(network: &mut Network, graph: &proto::Graph) -> Result<(), Refused> {
     Ok(())
 }
 
+/// Returns the type of ONNX's number, `None` for one that no input can have.
 const fn dtype(elem_type: i32) -> Option<Dtype> {
     match elem_type {
         1 | 10 | 11 | 16 => Some(Dtype::Float32),

@@ -77,8 +77,10 @@ fn integer_runs(model: &QuantizedModel, args: &BenchArgs) -> Result<Vec<Duration
 /// Returns how long each step of a calibration took, observers included.
 fn calibration_steps(graph: &Graph, args: &BenchArgs) -> Result<Vec<Duration>> {
     let batch = args.batch.get();
+    let n_samples = args.runs.get().checked_add(1);
+    let n_samples = n_samples.and_then(|n| n.checked_mul(batch));
     let options = QuantizeOptions {
-        num_samples: Some(batch * (args.runs.get() + 1)),
+        num_samples: Some(n_samples.context("--batch times --runs: too many images")?),
         batch_size: Some(batch),
         seed: args.seed,
         ..QuantizeOptions::default()

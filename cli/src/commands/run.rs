@@ -7,10 +7,10 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use bitproof::calibration::SampleSource;
-use bitproof::model_files::{NpzWriter, write_npy_f32};
+use bitproof::model_files::{NpzWriter, Spool, write_npy_spooled};
 use bitproof::quantizer_core::Counters;
-use bitproof::{AnyModel, Executor, ModelMemory, QuantizedModel, Run, load};
-use ndarray::{ArrayD, Axis, IxDyn};
+use bitproof::{AnyModel, Executor, ModelMemory, QuantizedModel, Run, check_place, load};
+use ndarray::{ArrayD, Axis};
 use serde_json::{Value, json};
 
 use crate::args::{Format, RunArgs};
@@ -27,42 +27,36 @@ pub(super) fn run(args: &RunArgs) -> Result<()> {
 }
 
 fn run_quantized(args: &RunArgs, model: &QuantizedModel) -> Result<()> {
-    let names: Vec<&str> = model
-        .outputs
-        .iter()
-        .map(|index| model.nodes[*index].name.as_str())
-        .collect();
-    check_places(args, names.len())?;
-    let executor = Executor::new(model);
+    let names = model.outputs.iter();
+    let names: Vec<String> = names.map(|i| model.nodes[*i].name.clone()).collect();
     let samples = samples::at(&args.inputs, &args.source)?;
+    check_places(args, names.len(), samples.files())?;
+    let executor = Executor::new(model);
     let mut source = inputs::open(samples, &inputs::quantized_input(model)?)?;
     let total = source.n_samples();
     let mut meter = Meter::new(total, "items");
-    let mut dump = args.dump_layers.is_some().then(|| Dump::new(model));
+    let dump = args.dump_layers.as_deref();
+    let mut dump = dump.map(|path| Dump::new(model, path)).transpose()?;
     let mut counters = vec![Counters::default(); model.nodes.len()];
-    let mut outputs: Vec<Vec<ArrayD<f32>>> = vec![Vec::new(); model.outputs.len()];
+    let outputs = args.outputs.as_deref();
+    let mut outputs = outputs.map(|path| Outputs::new(names, path)).transpose()?;
     let mut done = 0;
     let mut steps = Steps::new(args);
-    if model.is_temporal() {
-        steps.warn();
-    }
+    steps.warn_if(model.is_temporal());
     steps.each(source.as_mut(), |batch, memory: &mut ModelMemory| {
         let Run {
             outputs: tensors,
             counters: counts,
         } = match &mut dump {
             None if !args.sequence => executor.outputs(batch)?,
-            dump => executor.run_step(batch, memory, &mut |index, tensor| {
-                if let Some(dump) = dump {
-                    dump.add(index, tensor);
-                }
-            })?,
+            dump => dumped(&executor, dump.as_mut(), batch, memory)?,
         };
         let all = counters.iter_mut().zip(&counts);
         all.for_each(|(all, batch)| all.merge(batch));
-        if args.outputs.is_some() {
-            let all = outputs.iter_mut().zip(&tensors);
-            all.for_each(|(all, output)| all.push(output.floats()));
+        if let Some(outputs) = &mut outputs {
+            for (index, tensor) in tensors.iter().enumerate() {
+                outputs.push(index, &tensor.floats())?;
+            }
         }
         done += batch.len_of(Axis(0));
         meter.set(done, total);
@@ -70,11 +64,11 @@ fn run_quantized(args: &RunArgs, model: &QuantizedModel) -> Result<()> {
     })?;
     let seconds = meter.finish();
     check_skipped(args, source.as_ref())?;
-    if let Some(path) = &args.outputs {
-        write_outputs(path, &names, &outputs)?;
+    if let Some(outputs) = outputs {
+        outputs.finish()?;
     }
-    if let (Some(dump), Some(path)) = (&dump, &args.dump_layers) {
-        dump.write(path)?;
+    if let Some(dump) = dump {
+        dump.finish()?;
     }
     report(args.format.format, model, &counters, (done, seconds));
     Ok(())
@@ -96,13 +90,9 @@ impl Steps {
     }
 
     /// Says on stderr that a temporal model forgets, if its inputs are no sequence.
-    fn warn(&self) {
-        if matches!(self, Self::Batches) {
-            eprintln!(
-                "warning: the model remembers earlier steps; without --sequence each input starts \
-                 from empty buffers"
-            );
-        }
+    fn warn_if(&self, is_temporal: bool) {
+        let forgets = is_temporal && matches!(self, Self::Batches);
+        inputs::warn_of_memory(forgets, "without --sequence");
     }
 
     /// Runs `f` on all inputs with what temporal layers remember.
@@ -134,20 +124,22 @@ fn is_npz(path: &Path) -> bool {
         .is_some_and(|e| e.eq_ignore_ascii_case("npz"))
 }
 
-/// Fails before any work where results could not be written.
-fn check_places(args: &RunArgs, n_outputs: usize) -> Result<()> {
-    if let Some(path) = &args.dump_layers {
-        inputs::check_place(path, &["npz"])?;
+/// Fails before any work where results could not be written, or would replace what is read.
+fn check_places(args: &RunArgs, n_outputs: usize, inputs: Vec<&Path>) -> Result<()> {
+    let (mut reads, model_path) = (inputs, args.model.path());
+    reads.push(&model_path);
+    if let Some(path) = &args.outputs {
+        check_place(path, &["npy", "npz"], &reads)?;
+        if n_outputs != 1 && !is_npz(path) {
+            bail!(
+                "{}: the model has {n_outputs} outputs: give a .npz",
+                path.display()
+            );
+        }
     }
-    let Some(path) = &args.outputs else {
-        return Ok(());
-    };
-    inputs::check_place(path, &["npy", "npz"])?;
-    if n_outputs != 1 && !is_npz(path) {
-        bail!(
-            "{}: the model has {n_outputs} outputs: give a .npz",
-            path.display()
-        );
+    if let Some(path) = &args.dump_layers {
+        reads.extend(args.outputs.as_deref());
+        check_place(path, &["npz"], &reads)?;
     }
     Ok(())
 }
@@ -161,27 +153,51 @@ fn check_skipped(args: &RunArgs, source: &dyn SampleSource) -> Result<()> {
     Ok(())
 }
 
-fn write_outputs(path: &Path, names: &[&str], outputs: &[Vec<ArrayD<f32>>]) -> Result<()> {
-    if !is_npz(path) {
-        let only = outputs
-            .first()
-            .map_or(Ok(ArrayD::zeros(IxDyn(&[0]))), |all| joined(all));
-        return Ok(write_npy_f32(path, &only?)?);
-    }
-    let mut npz = NpzWriter::create(path)?;
-    for (name, all) in names.iter().zip(outputs) {
-        npz.f32(name, &joined(all)?)?;
-    }
-    Ok(npz.finish()?)
+/// Runs a batch and keeps what its layers give.
+fn dumped(
+    executor: &Executor<'_>,
+    mut dump: Option<&mut Dump<'_>>,
+    batch: &ArrayD<f32>,
+    memory: &mut ModelMemory,
+) -> Result<Run> {
+    let mut kept = Ok(());
+    let run = executor.run_step(batch, memory, &mut |index, tensor| {
+        if let (Some(dump), Ok(())) = (&mut dump, &kept) {
+            kept = dump.add(index, tensor);
+        }
+    })?;
+    kept?;
+    Ok(run)
 }
 
-/// Returns batches as one array.
-fn joined(outputs: &[ArrayD<f32>]) -> Result<ArrayD<f32>> {
-    let views: Vec<_> = outputs.iter().map(|x| x.view()).collect();
-    if views.is_empty() {
-        return Ok(ArrayD::zeros(IxDyn(&[0])));
+/// Float tensors by name, batch after batch, on disk.
+struct Outputs<'p> {
+    names: Vec<String>,
+    path: &'p Path,
+    spool: Spool,
+}
+
+impl<'p> Outputs<'p> {
+    fn new(names: Vec<String>, path: &'p Path) -> Result<Self> {
+        let spool = Spool::new(path, names.len())?;
+        Ok(Self { names, path, spool })
     }
-    Ok(ndarray::concatenate(Axis(0), &views)?)
+
+    fn push(&mut self, index: usize, batch: &ArrayD<f32>) -> Result<()> {
+        Ok(self.spool.push_f32(index, batch)?)
+    }
+
+    /// Writes the file.
+    fn finish(mut self) -> Result<()> {
+        if !is_npz(self.path) {
+            return Ok(write_npy_spooled(self.path, &mut self.spool, 0)?);
+        }
+        let mut npz = NpzWriter::create(self.path)?;
+        for (place, name) in self.names.iter().enumerate() {
+            npz.spooled(name, &mut self.spool, place)?;
+        }
+        Ok(npz.finish()?)
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a time for people")]

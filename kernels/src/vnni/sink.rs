@@ -121,7 +121,8 @@ impl<O: Byte> Sink for Finished<'_, O> {
     ) {
         let filters = self.finish.channels();
         let n = COLUMNS.min(filters - first);
-        let [low, high] = lanes;
+        // Copies: the compiler keeps what nobody points to in registers.
+        let tables = *lanes;
         let out = self.out[pixel * filters..].chunks_mut(2 * filters);
         // SAFETY: the caller vouches for the instructions.
         let mut seen = unsafe { [Seen::nothing(), Seen::nothing()] };
@@ -130,8 +131,8 @@ impl<O: Byte> Sink for Finished<'_, O> {
             unsafe {
                 let mut results = |sums: &[i32]| {
                     [
-                        low.results(load(sums), &mut seen[0]),
-                        high.results(load(&sums[WIDTH..]), &mut seen[1]),
+                        tables[0].results(load(sums), &mut seen[0]),
+                        tables[1].results(load(&sums[WIDTH..]), &mut seen[1]),
                     ]
                 };
                 let row = results(&pair[0]);
@@ -144,8 +145,8 @@ impl<O: Byte> Sink for Finished<'_, O> {
         }
         // SAFETY: the caller vouches for the instructions.
         unsafe {
-            low.add(&seen[0], sums.iter().map(|sums| &sums[..WIDTH]));
-            high.add(&seen[1], sums.iter().map(|sums| &sums[WIDTH..]));
+            lanes[0].add(&seen[0], sums.iter().map(|sums| &sums[..WIDTH]));
+            lanes[1].add(&seen[1], sums.iter().map(|sums| &sums[WIDTH..]));
         }
     }
 

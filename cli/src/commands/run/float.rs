@@ -3,40 +3,44 @@
 use anyhow::Result;
 use bitproof::Graph;
 use bitproof::float_model::GraphMemory;
-use bitproof::model_files::NpzWriter;
-use ndarray::{ArrayD, Axis};
+use ndarray::Axis;
 use serde_json::{Value, json};
 
-use super::{Steps, check_places, check_skipped, joined, write_outputs};
+use super::{Outputs, Steps, check_places, check_skipped};
 use crate::args::{Format, RunArgs};
 use crate::progress::Meter;
 use crate::{inputs, samples};
 
 /// Runs a float model on inputs, to compare it with what made it.
 pub(super) fn run(args: &RunArgs, graph: &Graph) -> Result<()> {
-    let outputs = graph.outputs().iter();
-    let names: Vec<&str> = outputs.map(|id| graph.node(*id).name.as_str()).collect();
-    check_places(args, names.len())?;
+    let names = graph.outputs().iter();
+    let names: Vec<String> = names.map(|id| graph.node(*id).name.clone()).collect();
     let samples = samples::at(&args.inputs, &args.source)?;
+    check_places(args, names.len(), samples.files())?;
     let mut source = inputs::open(samples, &inputs::float_input(graph)?)?;
     let total = source.n_samples();
     let mut meter = Meter::new(total, "items");
-    let mut layers: Vec<Vec<ArrayD<f32>>> = vec![Vec::new(); graph.nodes().len()];
-    let mut outputs: Vec<Vec<ArrayD<f32>>> = vec![Vec::new(); names.len()];
+    let layers = graph.nodes().iter();
+    let layers: Vec<String> = layers.map(|node| format!("{}/float", node.name)).collect();
+    let dump = args.dump_layers.as_deref();
+    let mut dump = dump.map(|path| Outputs::new(layers, path)).transpose()?;
+    let outputs = args.outputs.as_deref();
+    let mut outputs = outputs.map(|path| Outputs::new(names, path)).transpose()?;
     let mut done = 0;
     let mut steps = Steps::new(args);
-    if graph.nodes().iter().any(|node| node.layer.is_temporal()) {
-        steps.warn();
-    }
+    steps.warn_if(graph.nodes().iter().any(|node| node.layer.is_temporal()));
     steps.each(source.as_mut(), |batch, memory: &mut GraphMemory| {
+        let mut kept = Ok(());
         let tensors = graph.run_step(&[batch], memory, &mut |id, tensor| {
-            if args.dump_layers.is_some() {
-                layers[id.index()].push(tensor.clone());
+            if let (Some(dump), Ok(())) = (&mut dump, &kept) {
+                kept = dump.push(id.index(), tensor);
             }
         })?;
-        if args.outputs.is_some() {
-            let all = outputs.iter_mut().zip(tensors);
-            all.for_each(|(all, output)| all.push(output));
+        kept?;
+        if let Some(outputs) = &mut outputs {
+            for (index, tensor) in tensors.iter().enumerate() {
+                outputs.push(index, tensor)?;
+            }
         }
         done += batch.len_of(Axis(0));
         meter.set(done, total);
@@ -44,15 +48,8 @@ pub(super) fn run(args: &RunArgs, graph: &Graph) -> Result<()> {
     })?;
     let seconds = meter.finish();
     check_skipped(args, source.as_ref())?;
-    if let Some(path) = &args.outputs {
-        write_outputs(path, &names, &outputs)?;
-    }
-    if let Some(path) = &args.dump_layers {
-        let mut npz = NpzWriter::create(path)?;
-        for (node, tensors) in graph.nodes().iter().zip(&layers) {
-            npz.f32(&format!("{}/float", node.name), &joined(tensors)?)?;
-        }
-        npz.finish()?;
+    for tensors in [outputs, dump].into_iter().flatten() {
+        tensors.finish()?;
     }
     report(args.format.format, graph, (done, seconds));
     Ok(())

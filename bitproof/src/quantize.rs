@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use crate::Error;
 use crate::plan::{Ranges, calibrated_graph};
-use crate::prepare::{Prepared, is_recurrent, prepare, raw_dtype, sole_input};
+use crate::prepare::{Prepared, is_recurrent, prepare, raw_dtype, sample_extents, sole_input};
 use crate::ranges::{CalibratedRanges, SampleFacts};
 use crate::samples::{SampleRole, Samples, random_source};
 
@@ -324,11 +324,11 @@ fn open_samples(
 ) -> Result<Box<dyn SampleSource>, Error> {
     let (_, input) = sole_input(graph)?;
     if !samples.is_random() {
-        let declared = &graph.nodes()[input].shape;
+        let declared = sample_extents(graph, input);
         // Extents that are asked for decide where the model leaves them open.
         let extents = match &options.input_shape {
             Some(shape) => shape.iter().copied().map(Some).collect(),
-            None => declared.clone(),
+            None => declared.to_vec(),
         };
         return samples.open(&extents, SampleRole::Calibration);
     }
@@ -343,14 +343,11 @@ fn open_samples(
     };
     let shape = match &options.input_shape {
         Some(shape) => shape.clone(),
-        None => {
-            let node = &graph.nodes()[input];
-            node.shape
-                .iter()
-                .copied()
-                .collect::<Option<Vec<usize>>>()
-                .ok_or_else(open)?
-        }
+        None => sample_extents(graph, input)
+            .iter()
+            .copied()
+            .collect::<Option<Vec<usize>>>()
+            .ok_or_else(open)?,
     };
     let dtype = match &graph.nodes()[input].layer {
         Layer::Input(input) if input.dtype.is_integer() => input.dtype,

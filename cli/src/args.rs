@@ -72,7 +72,7 @@ pub(crate) enum Command {
     /// Print the layers of a float or quantized model
     #[command(after_help = "Example:\n  bitproof summary model.h5")]
     Summary(ModelFormatArgs),
-    /// Run a quantized model on inputs, in integers
+    /// Run a model on inputs: a quantized one in integers, a float one in floats
     #[command(
         after_help = "Example:\n  bitproof run model.bpq.safetensors --inputs x.npy --outputs y.npy --dump-layers layers.npz"
     )]

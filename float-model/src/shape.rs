@@ -102,6 +102,7 @@ fn inferred(name: &str, layer: &Layer, inputs: &[&Shape]) -> Result<Shape, Graph
         }
         Layer::Add(_) | Layer::Multiply | Layer::Subtract => broadcast(name, inputs),
         Layer::Concatenate { axis } => concatenate(name, *axis, inputs),
+        Layer::Volume(volume) => volume.shape(name, x()?),
         Layer::ZeroPadding2D(pads) => zero_padding(name, *pads, x()?),
         Layer::UpSampling2D { size } => {
             let [h, w, c] = image(name, x()?)?;
@@ -180,6 +181,7 @@ fn check_arity(name: &str, layer: &Layer, n_inputs: usize) -> Result<(), GraphEr
         | Layer::GlobalAveragePooling2D(_)
         | Layer::Rescaling(_)
         | Layer::ZeroPadding2D(_)
+        | Layer::Volume(_)
         | Layer::UpSampling2D { .. }
         | Layer::Flatten
         | Layer::Reshape { .. }

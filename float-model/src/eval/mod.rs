@@ -13,6 +13,7 @@ mod pointwise;
 mod pool;
 mod temporal;
 mod tensor;
+mod volume;
 
 use std::borrow::Cow;
 
@@ -273,6 +274,7 @@ fn compute(
         Layer::Multiply => merge::fold(inputs, extents, |a, b| a * b),
         Layer::Subtract => merge::fold(inputs, extents, |a, b| a - b),
         Layer::Concatenate { axis } => merge::concatenate(name, *axis, inputs)?,
+        Layer::Volume(layer) => volume::volume(layer, x, extents),
         Layer::ZeroPadding2D(pads) => layout::zero_pad(*pads, x, extents),
         Layer::UpSampling2D { size } => layout::up_sample(*size, x, extents),
         Layer::Permute { dims } => layout::permute(dims, x),

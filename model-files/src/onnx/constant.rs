@@ -69,6 +69,11 @@ impl Constant {
         Ok(Self { shape, data })
     }
 
+    /// Returns the number of elements.
+    pub(super) const fn len(&self) -> usize {
+        self.data.len()
+    }
+
     /// Returns the elements as floats.
     pub(super) fn floats(&self) -> Vec<f32> {
         match &self.data {

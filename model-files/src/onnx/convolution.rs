@@ -279,17 +279,29 @@ pub(super) fn conv_transpose(network: &mut Network, call: &Call<'_>) -> Result<V
     let view = network.view(input(call)?, &name)?;
     let (weights, bias) = (kernel(network, call)?, bias(network, call)?);
     let (channels, per_group, kh, kw) = weights.dim();
-    if view.rank() != 4 || call.ints("output_shape").is_some() {
-        return Err(Refused::unsupported("output_shape, or a sequence"));
+    if call.ints("output_shape").is_some() {
+        return Err(Refused::unsupported("output_shape"));
     }
-    let window = Window::new(call, &[kh, kw])?;
-    let extra = call.extents("output_padding", 2, 0)?;
-    let padding = transposed_padding(&window, &extra).ok_or_else(|| {
+    let is_sequence = view.rank() == 3;
+    let spatial = if is_sequence { vec![kw] } else { vec![kh, kw] };
+    let window = Window::new(call, &spatial)?;
+    let mut extra = call.extents("output_padding", spatial.len(), 0)?;
+    if is_sequence {
+        extra.insert(0, 0);
+    }
+    let refused = || {
         Refused::unsupported(format!(
             "pads {:?} with output_padding {extra:?}",
             window.pads
         ))
-    })?;
+    };
+    let (padding, weights) = match transposed_padding(&window, &extra) {
+        Some(padding) => (padding, weights),
+        None => {
+            let wide = widened_transposed(&window, &extra, &weights).ok_or_else(refused)?;
+            (Padding::Same, wide)
+        }
+    };
     let groups = usize::try_from(call.int("group", 1)).unwrap_or(0);
     let image = network.image(&view, &name)?;
     let layer = match (groups, per_group) {
@@ -313,7 +325,42 @@ pub(super) fn conv_transpose(network: &mut Network, call: &Call<'_>) -> Result<V
         _ => return Err(Refused::unsupported(format!("group {groups}"))),
     };
     let layer = network.emit(&name, layer, &[&image])?;
-    Ok(View::image(layer, 4))
+    Ok(View::image(layer, view.rank()))
+}
+
+/// Returns a kernel with rows and columns of zeros, odd if possible, so that 'same' crops what
+/// `window` crops; `None` if there is none.
+fn widened_transposed(
+    window: &Window,
+    extra: &[usize],
+    weights: &Array4<f32>,
+) -> Option<Array4<f32>> {
+    if window.dilation != [1, 1] || window.same_upper {
+        return None;
+    }
+    let pads = [
+        (window.pads.top, window.pads.bottom),
+        (window.pads.left, window.pads.right),
+    ];
+    let side = |axis: usize| {
+        let (k, s, (before, after)) = (window.kernel[axis], window.strides[axis], pads[axis]);
+        if k + extra.get(axis)? != s + before + after {
+            return None; // The output is not as long as the strides make it.
+        }
+        let placed = |wide: &usize| {
+            let offset = (*wide - s).div_euclid(2).checked_sub(before)?;
+            (offset + k <= *wide).then_some((*wide, offset))
+        };
+        let widths = k.max(s)..=k + 2 * s;
+        let odd = widths.clone().filter(|wide| wide.rem_euclid(2) == 1);
+        odd.chain(widths).find_map(|wide| placed(&wide))
+    };
+    let ((height, top), (width, left)) = (side(0)?, side(1)?);
+    let (channels, filters, kh, kw) = weights.dim();
+    let mut wide = Array4::zeros((channels, filters, height, width));
+    wide.slice_mut(s![.., .., top..top + kh, left..left + kw])
+        .assign(weights);
+    Some(wide)
 }
 
 /// Returns Keras' rule for what a transposed convolution crops, `None` if none fits.
@@ -364,8 +411,16 @@ pub(super) fn pool(network: &mut Network, call: &Call<'_>) -> Result<View, Refus
     if !is_max && sizes == window.kernel.map(Some) && window.pads == Pads::default() {
         return global(network, &view, &name);
     }
-    let (image, padding) = match window.padding(sizes) {
-        Some(padding) => (image, padding),
+    let counts_zeros = !is_max && call.int("count_include_pad", 0) != 0;
+    let rule = window.padding(sizes);
+    let (image, padding) = match rule {
+        Some(padding) if padding == Padding::Valid || !counts_zeros => (image, padding),
+        // The zeros of ONNX count; those behind an image that rounding up reads do not.
+        _ if counts_zeros && !window.same_upper && call.int("ceil_mode", 0) == 0 => {
+            let pads = Layer::ZeroPadding2D(window.pads);
+            let padded = network.emit(&format!("{name}_pad"), pads, &[&image])?;
+            (padded, Padding::Valid)
+        }
         None if is_max && window.is_centred(sizes) => {
             let every = Pool2D {
                 pool_size: window.kernel,
@@ -381,11 +436,9 @@ pub(super) fn pool(network: &mut Network, call: &Call<'_>) -> Result<View, Refus
         None if is_max && is_rectified(network, &image) => {
             bordered(network, &window, image, &name)?
         }
+        Some(_) => return Err(Refused::unsupported("count_include_pad")),
         None => return Err(Refused::unsupported(format!("pads {:?}", window.pads))),
     };
-    if !is_max && padding == Padding::Same && call.int("count_include_pad", 0) != 0 {
-        return Err(Refused::unsupported("count_include_pad"));
-    }
     let pool = Pool2D {
         pool_size: window.kernel,
         strides: window.strides,

@@ -36,23 +36,50 @@ pub(super) fn relu(network: &mut Network, call: &Call<'_>) -> Result<Value, Refu
     element(network, call, Layer::ReLU(ReLU::default()))
 }
 
-/// `Clip` from zero.
+/// `Clip`: a rectifier where it starts at zero, and one between two shifts elsewhere.
 pub(super) fn clip(network: &mut Network, call: &Call<'_>) -> Result<Value, Refused> {
     let end = |index: usize, name: &str, default: f32| match call.input(index) {
         Some(input) => Ok(network.constant(input)?.scalar().unwrap_or(f32::NAN)),
         None => Ok::<f32, Refused>(call.float(name, default)),
     };
     let (min, max) = (end(1, "min", f32::MIN)?, end(2, "max", f32::MAX)?);
-    if min.abs().to_bits() != 0 || max.is_nan() || max <= 0.0 {
+    if !(min < max && min > f32::MIN) {
         return Err(Refused::unsupported(format!("from {min} to {max}")));
     }
     let view = first(network, call)?;
+    if min.abs().to_bits() != 0 {
+        return shifted_clip(network, call, &view, (min, max));
+    }
     let max_value = (max < f32::MAX).then_some(max);
     let relu = ReLU {
         max_value,
         ..ReLU::default()
     };
     let layer = network.emit(&call.layer_name(), Layer::ReLU(relu), &[&view.layer])?;
+    Ok(Value::View(view.with(layer)))
+}
+
+/// `clip(x - min, 0, max - min) + min`.
+fn shifted_clip(
+    network: &mut Network,
+    call: &Call<'_>,
+    view: &View,
+    (min, max): (f32, f32),
+) -> Result<Value, Refused> {
+    let name = call.layer_name();
+    let shift = |by: f32| {
+        Layer::Rescaling(Rescaling {
+            scale: PerAxis::Tensor(1.0),
+            offset: PerAxis::Tensor(by.into()),
+        })
+    };
+    let clip = Layer::ReLU(ReLU {
+        max_value: (max < f32::MAX).then_some(max - min),
+        ..ReLU::default()
+    });
+    let from_zero = network.emit(&format!("{name}_from_0"), shift(-min), &[&view.layer])?;
+    let clipped = network.emit(&format!("{name}_clip"), clip, &[&from_zero])?;
+    let layer = network.emit(&name, shift(min), &[&clipped])?;
     Ok(Value::View(view.with(layer)))
 }
 
@@ -175,7 +202,7 @@ pub(super) fn pow(network: &mut Network, call: &Call<'_>) -> Result<Value, Refus
     Err(Refused::unsupported("other powers than the cube of a gelu"))
 }
 
-/// `Softmax` over the channels.
+/// `Softmax` and `LogSoftmax` over the channels.
 pub(super) fn softmax(network: &mut Network, call: &Call<'_>) -> Result<Value, Refused> {
     let view = first(network, call)?;
     let rank = view.rank();
@@ -193,7 +220,11 @@ pub(super) fn softmax(network: &mut Network, call: &Call<'_>) -> Result<Value, R
     if view.axes.get(axis) != Some(&Some(last)) {
         return Err(Refused::unsupported(format!("over axis {axis}")));
     }
-    let layer = network.emit(&call.layer_name(), Layer::Softmax, &[&view.layer])?;
+    let layer = match call.node.op_type.as_str() {
+        "LogSoftmax" => Layer::Activation(Activation::LogSoftmax),
+        _ => Layer::Softmax,
+    };
+    let layer = network.emit(&call.layer_name(), layer, &[&view.layer])?;
     Ok(Value::View(view.with(layer)))
 }
 

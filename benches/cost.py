@@ -6,13 +6,13 @@
     nice -n -15 python3 benches/cost.py target/release -o benches/cost.svg
 
 Needs Python only; `nice` with a negative number needs a privileged user and can be left out. The networks have
-MobileNetV1's shape, width 0.5. A time is the minimum over many runs of the integer simulation on one thread, spread over
-rounds in which every point is measured once: on a machine that does other work, medians would show that work. Peak
-memory is that of a whole `bitproof calibrate`, in which the samples pass as a stream.
+MobileNetV1's shape, width 0.5. A time is the processor's time of the integer simulation on one thread, so that other
+work of the machine does not count: of `bitproof bench` with many runs, less that with one run, each the minimum over
+rounds in which every point is measured once. Peak memory is that of a whole `bitproof calibrate`, in which the samples
+pass as a stream.
 """
 import argparse
 import datetime
-import json
 import os
 import pathlib
 import platform
@@ -26,38 +26,47 @@ BATCHES = [1, 2, 4, 8, 16, 32, 64, 128, 256]
 SIZES = [64, 96, 128, 160, 192, 224]
 SAMPLES = [256, 512, 1024, 2048, 4096, 8192]
 BATCH_SIZE = 96  # height and width of the images of the first and of the last plot
-MOST_IMAGES = 256  # in the timed runs of one round
+IMAGES = 1024  # of the runs of a point in one round
 
 
 # ---------------------------------------------------------------------------------------------------- measurements
-def run(command):
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+def finished(command):
+    """Runs a command and returns what it used."""
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    messages = child.stderr.read().decode()
+    child.stderr.close()
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if status != 0:
+        sys.exit(f"{' '.join(command)}:\n{messages}")
+    return usage
 
 
 def write_model(binaries, folder, size):
     """Writes a float network and its quantized form; returns both places."""
     model, quantized = folder / f"{size}.h5", folder / f"{size}.bpq.safetensors"
-    run([f"{binaries}/examples/mobilenet", str(size), EIGHTHS, str(model)])
-    run([f"{binaries}/bitproof", "quantize", str(model), "-ns", "4", "-bs", "4", "-s", str(quantized)])
+    finished([f"{binaries}/examples/mobilenet", str(size), EIGHTHS, str(model)])
+    finished([f"{binaries}/bitproof", "quantize", str(model), "-ns", "4", "-bs", "4", "-s", str(quantized)])
     return model, quantized
 
 
-def fastest(binaries, model, batch):
-    """Returns milliseconds an image, the minimum of some runs."""
-    runs = max(1, MOST_IMAGES // batch)
-    out = run([f"{binaries}/bitproof", "bench", str(model), "--batch", str(batch), "--threads", "1",
-               "--runs", str(runs), "--format", "json"])
-    return json.loads(out)["fastest_ms_per_image"]
+def processor_ms(binaries, model, batch, runs):
+    """Returns the processor's time of a whole `bitproof bench` on one thread, in milliseconds."""
+    command = [f"{binaries}/bitproof", "bench", str(model), "--batch", str(batch), "--threads", "1", "--runs", str(runs)]
+    usage = finished(command)
+    return 1e3 * (usage.ru_utime + usage.ru_stime)
 
 
 def times(binaries, points, rounds):
-    """Returns the minimum for each point, a model and a batch, over interleaved rounds."""
-    least = [float("inf")] * len(points)
+    """Returns milliseconds an image for each point, a model and a batch."""
+    many, one = [float("inf")] * len(points), [float("inf")] * len(points)
+    extra = [max(1, IMAGES // batch) for _, batch in points]
     for number in range(rounds):
         print(f"round {number + 1} of {rounds}", file=sys.stderr)
         for i, (model, batch) in enumerate(points):
-            least[i] = min(least[i], fastest(binaries, model, batch))
-    return least
+            many[i] = min(many[i], processor_ms(binaries, model, batch, 1 + extra[i]))
+            one[i] = min(one[i], processor_ms(binaries, model, batch, 1))
+    return [(m - o) / (n * batch) for m, o, n, (_, batch) in zip(many, one, extra, points)]
 
 
 def write_samples(path, count):
@@ -75,13 +84,7 @@ def peak_mib(binaries, model, samples, folder):
     """Returns the peak resident memory of a calibration."""
     command = [f"{binaries}/bitproof", "calibrate", str(model), "--samples", str(samples), "-bs", "16",
                "-s", str(folder / "ranges.json")]
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    messages = child.stderr.read().decode()
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if status != 0:
-        sys.exit(f"{' '.join(command)}:\n{messages}")
-    return usage.ru_maxrss / 1024
+    return finished(command).ru_maxrss / 1024
 
 
 # ------------------------------------------------------------------------------------------------------- the drawing
@@ -172,9 +175,9 @@ def drawing(by_batch, by_size, by_samples, caption):
         f"largest {100 * spread(by_samples):.1f} % above least",
     ]
     panels = [
-        Panel(0, "Time an image, ms", BATCHES, "images in a batch", list(range(len(BATCHES)))).draw(
+        Panel(0, "Processor time an image, ms", BATCHES, "images in a batch", list(range(len(BATCHES)))).draw(
             by_batch, notes[0], band=(0.9 * median, 1.1 * median)),
-        Panel(1, "Time an image, ms", [f"{size}²" for size in SIZES], "pixels", pixels).draw(
+        Panel(1, "Processor time an image, ms", [f"{size}²" for size in SIZES], "pixels", pixels).draw(
             by_size, notes[1], fit=fit),
         Panel(2, "Peak memory, MiB", SAMPLES, "samples of a calibration", list(range(len(SAMPLES)))).draw(
             by_samples, notes[2]),
@@ -199,7 +202,7 @@ def cpu():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("binaries", help="folder of bitproof and examples/mobilenet, such as target/release")
-    parser.add_argument("--rounds", type=int, default=15, help="rounds of the times")
+    parser.add_argument("--rounds", type=int, default=10, help="rounds of the times")
     parser.add_argument("-o", "--out", type=pathlib.Path, required=True, help="the SVG")
     args = parser.parse_args()
     load = os.getloadavg()[0]
@@ -213,7 +216,7 @@ def main():
             samples = folder / "samples.npy"
             write_samples(samples, count)
             peaks.append(peak_mib(args.binaries, models[BATCH_SIZE][0], samples, folder))
-    caption = (f"MobileNetV1 0.5, integers, one thread, minima of {args.rounds} rounds; images of {BATCH_SIZE}² left and "
+    caption = (f"MobileNetV1 0.5, integers, one thread, from minima of {args.rounds} rounds; images of {BATCH_SIZE}² left and "
                f"right. {datetime.date.today()}, {cpu()}, load {load:.1f}.")
     svg, notes = drawing(least[:len(BATCHES)], least[len(BATCHES):], peaks, caption)
     temporary = args.out.with_name(f".{args.out.name}.part")

@@ -72,7 +72,7 @@ pub(crate) enum Command {
     /// Print the layers of a float or quantized model
     #[command(after_help = "Example:\n  bitproof summary model.h5")]
     Summary(ModelFormatArgs),
-    /// Run a quantized model on inputs, in integers
+    /// Run a model on inputs: a quantized one in integers, a float one in floats
     #[command(
         after_help = "Example:\n  bitproof run model.bpq.safetensors --inputs x.npy --outputs y.npy --dump-layers layers.npz"
     )]
@@ -92,6 +92,11 @@ pub(crate) enum Command {
         after_help = "Example:\n  bitproof prove model.bpq.safetensors --buffer-bits 24 --witness witnesses\n  bitproof prove model.bpq.safetensors --strict --format sarif > prove.sarif\n  bitproof prove model.bpq.safetensors --suggest --float model.h5 --samples x.npy --data test.npz\n\nExit codes: 0 proved or not refuted, 1 refuted (with --strict also: not proved)."
     )]
     Prove(crate::commands::prove::ProveArgs),
+    /// Say whether a model fits the published limits of a target, with every rule that it breaks
+    #[command(
+        after_help = "Every layer's size is printed too; with --samples, its events. What no public source tells is listed as\nnot checked: above all, whether the model fits the memory.\n\nExample:\n  bitproof check model.bpq.safetensors --target akida2\n  bitproof check model.h5 --float -w 4 -a 4 --all-targets\n  bitproof check model.bpq.safetensors --target akd1000,akd1500 --format sarif > check.sarif\n\nExit codes: 0 it fits, 1 it does not (with --all-targets: it fits none)."
+    )]
+    Check(Box<crate::commands::check::CheckArgs>),
     /// Check every number of a certificate of `prove` again, by a second computation
     #[command(
         after_help = "Example:\n  bitproof prove model.bpq.safetensors --certificate proof.json\n  bitproof verify-certificate model.bpq.safetensors proof.json\n\nExit codes: 0 every number is right, 1 one is not, or the model is another."
@@ -320,9 +325,9 @@ pub(crate) struct SampleArgs {
     /// Passes over the samples
     #[arg(short, long, value_name = "N", default_value_t = 1)]
     pub(crate) epochs: usize,
-    /// Seed of random samples
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) seed: u64,
+    /// Seed of random samples [default: 0]
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
     /// What a range is: moving-max (the reference's), max, percentile[:P] of the magnitudes
     /// (P = 99.99), or mse, the least squared error
     #[arg(long, value_name = "OBSERVER", default_value = "moving-max")]

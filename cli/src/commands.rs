@@ -3,6 +3,7 @@
 pub(crate) mod analyze;
 pub(crate) mod bench;
 mod calibrate;
+pub(crate) mod check;
 pub(crate) mod completions;
 mod config;
 mod convert;
@@ -26,8 +27,10 @@ use crate::args::Command;
 
 /// Runs a command.
 pub(crate) fn run(command: Command) -> Result<Answer> {
+    bitproof::check_instruction_set().map_err(anyhow::Error::msg)?;
     match command {
         Command::Prove(args) => return prove::run(&args),
+        Command::Check(args) => return check::run(&args),
         Command::Eval(args) => return eval::run(&args),
         Command::Verify(args) => return verify::run(&args),
         Command::VerifyCertificate(args) => return verify_certificate::run(&args),

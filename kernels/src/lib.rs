@@ -16,6 +16,7 @@ mod chain;
 mod contract;
 mod dispatch;
 mod elements;
+mod entries;
 mod finish;
 mod float;
 mod integer;

@@ -20,7 +20,7 @@ fn card(findings: &Findings) -> Markup {
     let count = |is: fn(Status) -> bool| findings.outcomes.iter().filter(|o| is(o.status)).count();
     let n_failed = count(|s| s == Status::Failed(Level::Error));
     let n_open = count(|s| s == Status::NotChecked);
-    let n_warned = findings.outcomes.len() - n_failed - n_open - count(|s| s == Status::Passed);
+    let n_warned = count(|s| s == Status::Failed(Level::Warning));
     let standing = match (n_failed, n_warned) {
         (0, 0) => Standing::Proved(None),
         (0, _) => Standing::Possible,
@@ -52,7 +52,8 @@ fn line(outcome: &Outcome, rule: Option<&Rule>) -> Markup {
     let (standing, words) = match outcome.status {
         Status::Passed => (Standing::Proved(None), "passed"),
         Status::Failed(Level::Error) => (Standing::Refuted, "failed"),
-        Status::Failed(Level::Warning | Level::Note) => (Standing::Possible, "warning"),
+        Status::Failed(Level::Warning) => (Standing::Possible, "warning"),
+        Status::Failed(Level::Note) => (Standing::Float, "note"),
         Status::NotChecked => (Standing::Float, "not checked"),
     };
     html! {

@@ -85,10 +85,15 @@ fn integer_runs(model: &QuantizedModel, args: &BenchArgs) -> Result<Vec<Duration
 ///
 /// The batch of a file passes once an epoch; random images are new ones in each step.
 fn calibration_steps(graph: &Graph, args: &BenchArgs) -> Result<Vec<Duration>> {
-    let (batch, n_steps) = (args.batch.get(), args.runs.get() + 1);
+    let batch = args.batch.get();
+    let n_steps = args.runs.get().checked_add(1);
+    let n_images = n_steps.and_then(|n| n.checked_mul(batch));
+    let (Some(n_steps), Some(n_images)) = (n_steps, n_images) else {
+        bail!("--batch times --runs: too many images");
+    };
     let (samples, num_samples, epochs) = match &args.inputs {
         Some(path) => (file(path), batch, n_steps),
-        None => (Samples::Random, batch * n_steps, 1),
+        None => (Samples::Random, n_images, 1),
     };
     let options = QuantizeOptions {
         num_samples: Some(num_samples),

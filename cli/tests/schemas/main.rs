@@ -93,7 +93,7 @@ fn quantize_prints_its_decisions() {
     assert_eq!(log["seed"], 5, "the seed of the random samples");
 }
 
-/// Commands that read `q.bpq.safetensors` or `digits.h5`, in an order in which each finds its files.
+/// The schema of each, and its arguments.
 const COMMANDS: &[(&str, &str)] = &[
     ("summary", "summary q.bpq.safetensors"),
     ("summary", "summary digits.h5"),
@@ -129,6 +129,12 @@ const COMMANDS: &[(&str, &str)] = &[
         "calibrate digits.h5 --samples digits.npz -s ranges.json",
     ),
     ("calibrate", "calibrate digits.h5 -ns 4 -s ranges.json"),
+    ("check", "check q.bpq.safetensors --target akida2"),
+    ("check", "check digits.h5 --float --all-targets -w 4 -a 4"),
+    (
+        "check",
+        "check digits.h5 --float --target conversion --samples digits.npz:x_test --num-samples 3",
+    ),
     ("convert", "convert q.bpq.safetensors q.h5"),
     ("verify-certificate", "verify-certificate q.h5 c.json"),
     ("demo", "demo"),
@@ -177,6 +183,10 @@ fn commands_of_a_quantized_model_keep_to_their_schemas() {
     run["ms_per_item"] = json!(0.0);
     recorded("run", &run);
     recorded("summary", &json("summary q.bpq.safetensors"));
+    recorded(
+        "check",
+        &json("check q.bpq.safetensors --all-targets --samples digits.npz:x_test"),
+    );
     recorded(
         "eval",
         &json("eval q.bpq.safetensors --data digits.npz --float digits.h5"),

@@ -3,7 +3,7 @@
 
 usage, from the repository's root, once in an environment with tf_keras 2.19, once in one with Keras 3.15:
 
-    python conformance/make_keras_files.py tf_keras
+    python conformance/make_keras_files.py tf_keras [NAME ...]
     KERAS_BACKEND=jax python conformance/make_keras_files.py keras
 
 For each model NAME: `NAME.npz` holds inputs `x` and the outputs `y` of Keras; the files are `NAME.keras`, `NAME.h5`,
@@ -106,6 +106,19 @@ def shared():
     return keras.Model(x, conv(conv(x)), name="shared")
 
 
+def clips():
+    """Layers over clips, in the form that becomes layers over frames."""
+    x = keras.Input((5, 6, 6, 2), name="in")
+    y = L.Conv3D(4, (1, 3, 3), strides=(1, 2, 2), padding="same", name="conv")(x)
+    y = L.ReLU(name="relu")(L.BatchNormalization(name="norm")(y))
+    y = L.ZeroPadding3D(((2, 0), (0, 0), (0, 0)), name="before")(y)
+    y = L.Conv3D(4, (3, 1, 1), groups=4, name="each")(y)
+    y = L.ZeroPadding3D(((1, 0), (0, 0), (0, 0)), name="before_all")(y)
+    y = L.Conv3D(3, (2, 1, 1), activation="relu", name="all")(y)
+    y = L.AveragePooling3D((1, 3, 3), name="pool")(y)
+    return keras.Model(x, L.Dense(2, name="dense")(L.Reshape((5, 3), name="vectors")(y)), name="clips")
+
+
 def set_weights(model):
     rng = np.random.default_rng(5)
     new = []
@@ -129,10 +142,14 @@ def plain_zip(path):
 
 FOLDER.mkdir(exist_ok=True)
 x = np.random.default_rng(1).normal(0, 1, (2, *SHAPE)).astype(np.float32)
-for make in (branches, nested, implied, mixed, operators, shared):
+for make in (branches, nested, implied, mixed, operators, shared, clips):
+    if sys.argv[2:] and make.__name__ not in sys.argv[2:]:
+        continue
     keras.backend.clear_session()
     name = f"{FORM}_{make.__name__}"
     model = make()
+    if make is clips:
+        x = np.random.default_rng(1).normal(0, 1, (2, 5, *SHAPE)).astype(np.float32)
     set_weights(model)
     model.save(FOLDER / f"{name}.keras")
     plain_zip(FOLDER / f"{name}.keras")

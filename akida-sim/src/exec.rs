@@ -13,7 +13,7 @@ mod tensor;
 mod weights;
 
 use float_model::{Dtype, GraphMemory, apply_step};
-use kernels::{Activation, Isa};
+use kernels::{Activation, Isa, Kernels};
 use ndarray::{ArrayD, ArrayViewD, Axis, Slice};
 use quantizer_core::layers::Memory;
 use quantizer_core::log2::mul_pow2;
@@ -73,6 +73,15 @@ pub struct Run {
     pub outputs: Vec<Tensor>,
     /// Counts of each layer, in the order of the model's nodes.
     pub counters: Vec<Counters>,
+}
+
+/// Checks that the variable `BITPROOF_ISA`, if it is set, names an instruction set of this CPU.
+///
+/// # Errors
+///
+/// It does not, and would be ignored; the error is a message with the names that it can take.
+pub fn check_instruction_set() -> Result<(), String> {
+    Isa::check_variable()
 }
 
 /// Returns the name of the instruction set in use; results do not depend on it.
@@ -376,15 +385,10 @@ fn raw_input(
     let x = x.as_standard_layout();
     let integer = |v: f32| Some(whole(v)?).filter(|v| (lo..=hi).contains(v));
     let values = with_storage!(storage, T => {
-        let mut fits = true;
-        let values: Vec<T> = x
-            .iter()
-            .map(|v| {
-                let integer = integer(*v);
-                fits &= integer.is_some();
-                T::low_bits(integer.unwrap_or(0).into())
-            })
-            .collect();
+        let mut values = vec![T::narrow(0); x.len()];
+        let fits = x.as_slice().is_some_and(|x| {
+            Kernels::active().whole_numbers(x, (lo, hi), &mut values)
+        });
         fits.then(|| T::values(values))
     });
     let Some(values) = values else {

@@ -18,6 +18,8 @@ pub use calibrated::{
     CalibratedGraph, CalibratedNode, CalibratedOp, InputQuantizerSpec, OutputRanges, QuantizedLayer,
 };
 pub use error::ModelError;
-pub use exec::{Executor, ModelMemory, Run, Tensor, Values, instruction_set};
+pub use exec::{
+    Executor, ModelMemory, Run, Tensor, Values, check_instruction_set, instruction_set,
+};
 pub use lower::lower;
 pub use model::{InputKind, Provenance, QuantizedModel, QuantizedNode, QuantizedOp};

@@ -24,7 +24,7 @@ use crate::{ModelError, QuantizedLayer};
 /// # Errors
 ///
 /// Names, structure or shapes that cannot be right, and layers whose formats or numbers the
-/// numerics refuse; the layer is named.
+/// numerics refuse; the layer is named. The model is [valid](QuantizedModel::validate).
 pub fn lower(graph: CalibratedGraph) -> Result<QuantizedModel, ModelError> {
     let CalibratedGraph {
         name,
@@ -47,13 +47,15 @@ pub fn lower(graph: CalibratedGraph) -> Result<QuantizedModel, ModelError> {
         lowered.push(node);
     }
     let outputs = wiring.outputs.iter().map(|old| place[*old]).collect();
-    let provenance = Provenance::default();
-    Ok(QuantizedModel {
+    let model = QuantizedModel {
         name,
         nodes: lowered,
         outputs,
-        provenance,
-    })
+        provenance: Provenance::default(),
+    };
+    // What is written is what can be read again.
+    model.validate()?;
+    Ok(model)
 }
 
 /// The edges of a calibrated graph by index.

@@ -1,20 +1,22 @@
-//! Checks of a model that did not come from [`lower`](crate::lower): nothing may panic later.
+//! Checks of a model, from [`lower`](crate::lower) or a file: nothing may panic later.
 
 mod operations;
+mod stages;
 
-use float_model::{Shape, infer_shape};
+use float_model::{MAX_ITEM_VALUES, Shape, infer_shape};
 use quantizer_core::layers::IntegerLayer;
 use quantizer_core::{PerAxis, QFormat, Stage};
 
 use crate::ModelError;
 use crate::model::{InputKind, QuantizedModel, QuantizedNode, QuantizedOp};
 use operations::{check_operation, result_shape};
+use stages::check_stages;
 
 /// Shifts and binary points beyond this come from no quantizer.
 const MAX_SHIFT: u32 = 300;
 
-/// Extents beyond this are no image, and products of them could overflow.
-const MAX_EXTENT: usize = 1 << 20;
+/// Strides, dilations and kernels beyond this are none, and products of them could overflow.
+const MAX_STEP: usize = 1 << 20;
 
 type Checked = Result<(), String>;
 
@@ -25,6 +27,13 @@ impl QuantizedModel {
     ///
     /// The first layer that cannot be right, with the reason.
     pub fn validate(&self) -> Result<(), ModelError> {
+        let texts = self.nodes.iter().flat_map(|n| [&n.name, &n.class_name]);
+        for text in texts.chain([&self.name]) {
+            if text.chars().any(char::is_control) {
+                let text = text.escape_debug().to_string();
+                return Err(ModelError::invalid(text, "a name with a control character"));
+            }
+        }
         let mut names = std::collections::BTreeSet::new();
         for (index, node) in self.nodes.iter().enumerate() {
             if !names.insert(&node.name) {
@@ -42,15 +51,20 @@ impl QuantizedModel {
             self.check_node(node)
                 .map_err(|message| ModelError::invalid(&node.name, message))?;
         }
+        if self.outputs.iter().any(|i| *i >= self.nodes.len()) {
+            let message = "returns the output of a layer that it does not have";
+            return Err(ModelError::invalid(&self.name, message));
+        }
         Ok(())
     }
 
     fn check_node(&self, node: &QuantizedNode) -> Checked {
         let inputs: Vec<&QuantizedNode> = node.inputs.iter().map(|i| &self.nodes[*i]).collect();
-        ensure(
-            node.shape.iter().flatten().all(|n| *n <= MAX_EXTENT),
-            || "extents".to_owned(),
-        )?;
+        let extents = node.shape.iter().flatten();
+        let n_values = extents.fold(1, |n: usize, e| n.saturating_mul((*e).max(1)));
+        ensure(n_values <= MAX_ITEM_VALUES, || {
+            format!("an item of {n_values} values, which no memory is made for")
+        })?;
         match &node.op {
             QuantizedOp::Input(kind) => {
                 ensure(inputs.is_empty(), || "an input with inputs".to_owned())?;
@@ -66,6 +80,7 @@ impl QuantizedModel {
                 check_format(&quantizer.format(), &node.shape)?;
                 if let Some(zero_point) = &quantizer.zero_point {
                     check_length(zero_point, channels(&node.shape))?;
+                    check_small(zero_point.as_slice())?;
                 }
                 same_shape(&node.shape, &input.shape)
             }
@@ -114,6 +129,7 @@ fn check_integer(node: &QuantizedNode, layer: &IntegerLayer, inputs: &[&Quantize
     let shape = result_shape(&layer.op, inputs)?;
     same_shape(&node.shape, &shape)?;
     check_operation(layer, &first.shape)?;
+    check_stages(layer)?;
     let n_channels = channels(&node.shape);
     check_format(&layer.inner, &node.shape)?;
     check_format(&layer.format, &node.shape)?;
@@ -137,9 +153,7 @@ fn check_integer(node: &QuantizedNode, layer: &IntegerLayer, inputs: &[&Quantize
             if let Some((q, _)) = &output.multiplier {
                 check_length(q, n_channels)?;
                 check_small(q.as_slice())?;
-                ensure(q.as_slice().iter().all(|q| *q > 0), || {
-                    "a scale below 1".to_owned()
-                })?;
+                check_positive(q)?;
             }
             Ok(())
         }
@@ -157,7 +171,12 @@ fn check_format(format: &QFormat, shape: &Shape) -> Checked {
     )?;
     match &format.scales {
         None => Ok(()),
-        Some(scales) => check_length(scales, channels(shape)),
+        Some(scales) => {
+            check_length(scales, channels(shape))?;
+            ensure(scales.as_slice().iter().all(|s| s.is_finite()), || {
+                "a scale that is not finite".to_owned()
+            })
+        }
     }
 }
 
@@ -180,6 +199,13 @@ fn check_shifts(mut shifts: impl Iterator<Item = u32>) -> Checked {
 fn check_small(values: &[i64]) -> Checked {
     let small = values.iter().all(|v| v.unsigned_abs() <= 1 << 32);
     ensure(small, || "an integer beyond all widths".to_owned())
+}
+
+/// Shifts and scales keep the order of values only where scales are positive.
+fn check_positive(multiplier: &PerAxis<i64>) -> Checked {
+    ensure(multiplier.as_slice().iter().all(|q| *q > 0), || {
+        "a scale below 1".to_owned()
+    })
 }
 
 fn sole<'a>(inputs: &[&'a QuantizedNode]) -> Result<&'a QuantizedNode, String> {

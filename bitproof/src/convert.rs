@@ -16,9 +16,9 @@ use crate::quantize::tool;
 ///
 /// # Errors
 ///
-/// A file cannot be read or written, or the target cannot say what the model holds.
+/// A file cannot be read or written, the two are one file, or the target cannot say what the model holds.
 pub fn convert(from: &Path, to: &Path) -> Result<Vec<String>, Error> {
-    check_save_path(to)?;
+    check_save_path(to, &[from])?;
     if is_h5(to) && model_files::detect(from)? == ModelKind::KerasQuantizedH5 {
         let graph = model_files::read_quantized_h5(from)?;
         lower(graph.clone())?; // What no model can be is not written again.

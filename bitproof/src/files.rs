@@ -1,6 +1,6 @@
 //! Models from and to files, whatever their format.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use akida_sim::{CalibratedGraph, QuantizedModel, lower};
 use float_model::Graph;
@@ -93,7 +93,7 @@ pub fn load_calibrated(path: &Path) -> Result<CalibratedGraph, Error> {
 /// The file cannot be written, its extension asks for a format that is not written, or the format
 /// cannot say the model.
 pub fn save(model: &QuantizedModel, path: &Path) -> Result<(), Error> {
-    check_save_path(path)?;
+    check_save_path(path, &[])?;
     if is_h5(path) {
         return Ok(model_files::write_quantized_h5(&recovered(model)?, path)?);
     }
@@ -112,7 +112,7 @@ pub fn save_quantized(quantized: &Quantized, path: &Path) -> Result<(), Error> {
     if !is_h5(path) {
         return save(&quantized.model, path);
     }
-    check_save_path(path)?;
+    check_save_path(path, &[])?;
     Ok(model_files::write_quantized_h5(
         &quantized.calibrated,
         path,
@@ -133,20 +133,60 @@ pub(crate) fn is_onnx(path: &Path) -> bool {
 
 /// Checks that [`save`] can write to `path`, before any work is done for it.
 ///
+/// `reads` are the files that the work reads: none of them is replaced.
+///
 /// # Errors
 ///
-/// The extension asks for a format that is not written, or the folder does not exist.
-pub fn check_save_path(path: &Path) -> Result<(), Error> {
-    let refused = |message: &str| Err(Error::Invalid(format!("{}: {message}", path.display())));
+/// The extension asks for a format that is not written, and what [`check_place`] refuses.
+pub fn check_save_path(path: &Path, reads: &[&Path]) -> Result<(), Error> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     if !(name.ends_with(".safetensors") || is_h5(path) || is_onnx(path)) {
-        return refused("quantized models are written as .bpq.safetensors, .h5 or .onnx");
+        return Err(Error::Invalid(format!(
+            "{}: quantized models are written as .bpq.safetensors, .h5 or .onnx",
+            path.display()
+        )));
     }
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    if folder.is_some_and(|folder| !folder.is_dir()) {
-        return refused("the folder does not exist");
+    check_place(path, &["safetensors", "h5", "onnx"], reads)
+}
+
+/// Checks that a file can be written to `path`, before any work is done for it.
+///
+/// `reads` are the files that the work reads: none of them is replaced.
+///
+/// # Errors
+///
+/// An extension that is none of `extensions`, a folder that does not exist, or one of `reads`.
+pub fn check_place(path: &Path, extensions: &[&str], reads: &[&Path]) -> Result<(), Error> {
+    let refused = |message: String| Err(Error::Invalid(format!("{}: {message}", path.display())));
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("");
+    if !extensions.iter().any(|e| e.eq_ignore_ascii_case(extension)) {
+        let wanted = extensions.join(" or .");
+        return refused(format!("expected a file name that ends in .{wanted}"));
+    }
+    let folder = folder_of(path);
+    if !folder.is_dir() {
+        return refused(format!("there is no folder {}", folder.display()));
+    }
+    if reads.iter().any(|read| place(read) == place(path)) {
+        return refused("would replace a file that is read".to_owned());
     }
     Ok(())
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// Returns the file that a path names, whether it exists or not.
+fn place(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| {
+        let folder = folder_of(path).canonicalize();
+        folder.map_or_else(
+            |_| path.to_owned(),
+            |folder| folder.join(path.file_name().unwrap_or_default()),
+        )
+    })
 }

@@ -30,7 +30,10 @@ pub mod suggest;
 mod topology;
 pub mod verify;
 
-pub use akida_sim::{self, Executor, ModelMemory, QuantizedModel, Run, Tensor, instruction_set};
+pub use akida_sim::{
+    self, Executor, ModelMemory, QuantizedModel, Run, Tensor, check_instruction_set,
+    instruction_set,
+};
 pub use calibration::{self, Progress};
 pub use config_schema::{self, ParamValues, QuantizationParams};
 pub use float_model::{self, Graph, GraphBuilder, Summary};
@@ -42,8 +45,8 @@ pub use convert::convert;
 pub use digest::{sha256_file, sha256_files};
 pub use error::Error;
 pub use files::{
-    AnyModel, check_save_path, load, load_calibrated, load_float, load_quantized, save,
-    save_quantized,
+    AnyModel, check_place, check_save_path, load, load_calibrated, load_float, load_quantized,
+    save, save_quantized,
 };
 pub use meaning::counterpart;
 pub use quantize::{

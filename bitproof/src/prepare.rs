@@ -6,7 +6,7 @@ use config_schema::{
     input_quantizer, resolve,
 };
 use float_model::{
-    Dtype, Graph, GraphError, Layer, RewriteEvent, SanitizeOptions, Sanitized, sanitize,
+    Dtype, Graph, GraphError, Layer, RewriteEvent, SanitizeOptions, Sanitized, Volume, sanitize,
 };
 
 use crate::Error;
@@ -84,7 +84,8 @@ fn with_input_shape(
         )));
     }
     let (name, index) = sole_input(&graph)?;
-    let declared = &graph.nodes()[index].shape;
+    let declared = sample_extents(&graph, index);
+    let frames_of_clips = declared.len() < graph.nodes()[index].shape.len();
     if is_recurrent(&graph) && declared.iter().all(Option::is_some) {
         // A sample may hold several times the model's time steps: calibration checks that.
         return Ok(graph);
@@ -97,7 +98,7 @@ fn with_input_shape(
     if !fits {
         return Err(calibration::CalibrationError::Shape {
             samples: item_shape.to_vec(),
-            input: declared.clone(),
+            input: declared.to_vec(),
         }
         .into());
     }
@@ -105,9 +106,22 @@ fn with_input_shape(
     if let Some(node) = draft.node_mut(&name)
         && let Layer::Input(input) = &mut node.layer
     {
-        input.shape = item_shape.iter().copied().map(Some).collect();
+        // Frames are samples of a network over clips, whose number of frames stays.
+        let time = frames_of_clips.then_some(input.shape[0].unwrap_or(1));
+        let extents = time.into_iter().chain(item_shape.iter().copied());
+        input.shape = extents.map(Some).collect();
     }
     Ok(Graph::new(draft)?)
+}
+
+/// Returns the extents of a sample: of a network over clips that is a frame (NUMERICS.md: R4).
+pub(crate) fn sample_extents(graph: &Graph, input: usize) -> &[Option<usize>] {
+    let is_conv = |layer: &Layer| matches!(layer, Layer::Volume(Volume::Conv3D(_)));
+    let has_conv = graph.nodes().iter().any(|node| is_conv(&node.layer));
+    match graph.nodes()[input].shape.as_slice() {
+        [_, frame @ ..] if has_conv && frame.len() == 3 => frame,
+        all => all,
+    }
 }
 
 /// Returns whether the network has a layer with a state, which takes samples in parts.

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use crate::Error;
 use crate::plan::{Ranges, calibrated_graph};
-use crate::prepare::{Prepared, is_recurrent, prepare, raw_dtype, sole_input};
+use crate::prepare::{Prepared, is_recurrent, prepare, raw_dtype, sample_extents, sole_input};
 use crate::ranges::{CalibratedRanges, SampleFacts};
 use crate::samples::{SampleRole, Samples, random_source};
 
@@ -222,6 +222,7 @@ fn observe(
     let convergence = observed.convergence.clone();
     let mut warnings = prepared.warnings.clone();
     warnings.extend(convergence.as_ref().and_then(not_converged));
+    warnings.extend(unused_batch_size(graph, options, &batches));
     let ranges = CalibratedRanges::new(observed, sites, facts, batches);
     let calibration = Calibration {
         ranges,
@@ -231,6 +232,22 @@ fn observe(
         skipped: source.skipped().to_vec(),
     };
     Ok((prepared, calibration))
+}
+
+/// Returns the warning of a batch size that a recurrent network does not use.
+fn unused_batch_size(
+    graph: &Graph,
+    options: &QuantizeOptions,
+    batches: &BatchPlan,
+) -> Option<String> {
+    let asked = options.batch_size.filter(|_| is_recurrent(graph))?;
+    let taken = batches.batch_size;
+    (asked != taken).then(|| {
+        format!(
+            "the batch size of {asked} is not used: the samples of a recurrent model are \
+             sequences side by side, all {taken} in one batch"
+        )
+    })
 }
 
 /// Returns the warning of ranges that still move.
@@ -307,11 +324,11 @@ fn open_samples(
 ) -> Result<Box<dyn SampleSource>, Error> {
     let (_, input) = sole_input(graph)?;
     if !samples.is_random() {
-        let declared = &graph.nodes()[input].shape;
+        let declared = sample_extents(graph, input);
         // Extents that are asked for decide where the model leaves them open.
         let extents = match &options.input_shape {
             Some(shape) => shape.iter().copied().map(Some).collect(),
-            None => declared.clone(),
+            None => declared.to_vec(),
         };
         return samples.open(&extents, SampleRole::Calibration);
     }
@@ -326,14 +343,11 @@ fn open_samples(
     };
     let shape = match &options.input_shape {
         Some(shape) => shape.clone(),
-        None => {
-            let node = &graph.nodes()[input];
-            node.shape
-                .iter()
-                .copied()
-                .collect::<Option<Vec<usize>>>()
-                .ok_or_else(open)?
-        }
+        None => sample_extents(graph, input)
+            .iter()
+            .copied()
+            .collect::<Option<Vec<usize>>>()
+            .ok_or_else(open)?,
     };
     let dtype = match &graph.nodes()[input].layer {
         Layer::Input(input) if input.dtype.is_integer() => input.dtype,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use calibration::{
     ArraySource, CalibrationError, FiniteSource, IntegerRange, Preprocess, PreprocessedSource,
-    RandomSource, SampleSource, Skipped,
+    RandomSource, SampleSource, Skipped, check_batch,
 };
 use float_model::Dtype;
 use model_files::{ArrayReader, Channels, Filter, Fit, ImageOptions, ImageReader, OnBadSample};
@@ -337,6 +337,7 @@ impl SampleSource for ImageSource {
     }
 
     fn next_batch(&mut self, n: usize) -> Result<ArrayD<f32>, CalibrationError> {
+        check_batch(n.min(self.n_samples()), self.item_shape())?;
         let batch = self
             .reader
             .next_batch(n)

@@ -62,6 +62,7 @@ fn kind(layer: &Layer) -> LayerKind {
         | Layer::Multiply
         | Layer::Subtract
         | Layer::ZeroPadding2D(_)
+        | Layer::Volume(_)
         | Layer::UpSampling2D { .. } => LayerKind::Unquantizable,
     }
 }

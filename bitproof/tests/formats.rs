@@ -144,7 +144,7 @@ fn float_models_become_files_of_float_models_alone() {
         error.contains("this is a float model") && !own.exists(),
         "{error}"
     );
-    let error = check_save_path(&folder.path().join("m.keras")).unwrap_err();
+    let error = check_save_path(&folder.path().join("m.keras"), &[]).unwrap_err();
     assert!(
         error.to_string().contains(".bpq.safetensors, .h5 or .onnx"),
         "{error}"

@@ -163,6 +163,7 @@ fn successor(
             | Layer::Concatenate { .. }
             | Layer::Rescaling(_)
             | Layer::ZeroPadding2D(_)
+            | Layer::Volume(_)
             | Layer::UpSampling2D { .. }
             | Layer::Permute { .. } => return None,
         }

@@ -24,5 +24,5 @@ pub use run::{
     Granularity, InputRange, Observed, ObservedSite, ObservedSites, Progress, calibrate,
 };
 pub use screen::FiniteSource;
-pub use source::{ArraySource, IntegerRange, RandomSource, SampleSource, Skipped};
+pub use source::{ArraySource, IntegerRange, RandomSource, SampleSource, Skipped, check_batch};
 pub use zero_point::{fold_zero_point, prepare_unsigned_input};

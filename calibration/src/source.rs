@@ -1,5 +1,6 @@
 //! Where samples come from.
 
+use float_model::MAX_BATCH_VALUES;
 use ndarray::{ArrayD, Axis, IxDyn, Slice};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -53,6 +54,21 @@ pub trait SampleSource {
     ///
     /// The samples cannot be read.
     fn next_batch(&mut self, n: usize) -> Result<ArrayD<f32>, CalibrationError>;
+}
+
+/// Checks that a batch of `n` samples of these extents can be made.
+///
+/// # Errors
+///
+/// It has more than [`MAX_BATCH_VALUES`].
+pub fn check_batch(n: usize, item_shape: &[usize]) -> Result<(), CalibrationError> {
+    let n_values = item_shape.iter().try_fold(n, |n, e| n.checked_mul(*e));
+    if n_values.is_some_and(|n| n <= MAX_BATCH_VALUES) {
+        return Ok(());
+    }
+    Err(CalibrationError::Source(format!(
+        "a batch of {n} samples of {item_shape:?} is more than a batch can be: give a smaller one"
+    )))
 }
 
 /// Samples in memory.
@@ -194,6 +210,7 @@ impl SampleSource for RandomSource {
 
     fn next_batch(&mut self, n: usize) -> Result<ArrayD<f32>, CalibrationError> {
         let n = n.min(self.n_samples - self.next);
+        check_batch(n, &self.item_shape)?;
         self.next += n;
         let shape: Vec<usize> = std::iter::once(n).chain(self.item_shape.clone()).collect();
         Ok(ArrayD::from_shape_simple_fn(IxDyn(&shape), || self.draw()))

@@ -111,6 +111,11 @@ pub fn fold_zero_point(
             *conv.bias.as_mut().ok_or_else(|| refused("has no bias"))? += &sums;
             Ok(())
         }
+        // Its outputs take different numbers of inputs, so that no bias makes up for an offset.
+        Layer::Conv2DTranspose(_) => Err(refused(
+            "cannot take the zero point that samples below zero need: use a signed type of the \
+             inputs, --input-dtype int8",
+        )),
         _ => Err(refused("cannot take the zero point of an unsigned input")),
     }
 }

@@ -339,3 +339,17 @@ fn a_folded_zero_point_keeps_the_function() {
         "not a layer with weights"
     );
 }
+
+#[test]
+fn a_transposed_convolution_says_what_to_do_about_a_zero_point() {
+    let mut b = GraphBuilder::with_seed("net", 5);
+    let x = b.input("input", [5, 5, 3]);
+    let x = b.conv2d_transpose("up", x, 4, Convolution::new(3).strides(2).same());
+    let mut draft = b.build([x]).unwrap().into_draft();
+    let below_zero = PerAxis::Tensor(-1.0);
+    let refused = fold_zero_point(&mut draft, "up", &below_zero).unwrap_err();
+    assert!(
+        refused.to_string().contains("--input-dtype int8"),
+        "{refused}"
+    );
+}

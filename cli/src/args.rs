@@ -72,7 +72,7 @@ pub(crate) enum Command {
     /// Print the layers of a float or quantized model
     #[command(after_help = "Example:\n  bitproof summary model.h5")]
     Summary(ModelFormatArgs),
-    /// Run a quantized model on inputs, in integers
+    /// Run a model on inputs: a quantized one in integers, a float one in floats
     #[command(
         after_help = "Example:\n  bitproof run model.bpq.safetensors --inputs x.npy --outputs y.npy --dump-layers layers.npz"
     )]
@@ -84,7 +84,7 @@ pub(crate) enum Command {
     Eval(EvalArgs),
     /// Time the integer simulation of a quantized model, or the calibration of a float one
     #[command(
-        after_help = "The images are random. Nothing but the model's own work is timed: no files, no start.\n\nExample:\n  bitproof bench model.bpq.safetensors --batch 16 --threads 1"
+        after_help = "Without --inputs the images are random. Nothing but the model's own work is timed: no files, no start; for a\nfloat model, the calibration's own reading of its images too.\n\nExample:\n  bitproof bench model.bpq.safetensors --batch 16 --threads 1"
     )]
     Bench(crate::commands::bench::BenchArgs),
     /// Prove that no input can overflow a buffer of the hardware, or find one that does
@@ -325,9 +325,9 @@ pub(crate) struct SampleArgs {
     /// Passes over the samples
     #[arg(short, long, value_name = "N", default_value_t = 1)]
     pub(crate) epochs: usize,
-    /// Seed of random samples
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) seed: u64,
+    /// Seed of random samples [default: 0]
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
     /// What a range is: moving-max (the reference's), max, percentile[:P] of the magnitudes
     /// (P = 99.99), or mse, the least squared error
     #[arg(long, value_name = "OBSERVER", default_value = "moving-max")]

@@ -27,6 +27,7 @@ use crate::args::Command;
 
 /// Runs a command.
 pub(crate) fn run(command: Command) -> Result<Answer> {
+    bitproof::check_instruction_set().map_err(anyhow::Error::msg)?;
     match command {
         Command::Prove(args) => return prove::run(&args),
         Command::Check(args) => return check::run(&args),

@@ -33,27 +33,18 @@ pub(crate) fn float_input(graph: &Graph) -> Result<Shape> {
     Ok(graph.node(id).shape.clone())
 }
 
-/// Fails before any work where a file could not be written: another extension, or no such folder.
-pub(crate) fn check_place(path: &Path, extensions: &[&str]) -> Result<()> {
-    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("");
-    if !extensions.iter().any(|e| e.eq_ignore_ascii_case(extension)) {
-        let wanted = extensions.join(" or .");
-        bail!(
-            "{}: expected a file name that ends in .{wanted}",
-            path.display()
+/// Returns whether a layer of a float model remembers earlier steps.
+pub(crate) fn is_temporal(graph: &Graph) -> bool {
+    graph.nodes().iter().any(|node| node.layer.is_temporal())
+}
+
+/// Says on stderr that a temporal model forgets from input to input, and `when`.
+pub(crate) fn warn_of_memory(is_temporal: bool, when: &str) {
+    if is_temporal {
+        crate::errln!(
+            "warning: the model remembers earlier steps; {when} each input starts from empty buffers"
         );
     }
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-        bail!(
-            "{}: there is no folder {}",
-            path.display(),
-            folder.display()
-        );
-    }
-    Ok(())
 }
 
 /// Returns integer labels, one an item.

@@ -8,6 +8,12 @@ macro_rules! outln {
 }
 pub(crate) use outln;
 
+/// Prints a line on stderr.
+macro_rules! errln {
+    ($($arg:tt)*) => { $crate::print_message(format_args!($($arg)*)) };
+}
+pub(crate) use errln;
+
 mod args;
 mod commands;
 mod inputs;
@@ -45,14 +51,34 @@ const PIPE_CLOSED: i32 = 141;
 /// Files are complete before anything is printed, so nothing is lost.
 fn print_line(line: std::fmt::Arguments<'_>) {
     use std::io::Write;
-    let Err(error) = writeln!(std::io::stdout(), "{line}") else {
+    let Err(error) = writeln!(std::io::stdout(), "{}", shown(&line.to_string())) else {
         return;
     };
     if error.kind() == std::io::ErrorKind::BrokenPipe {
         std::process::exit(PIPE_CLOSED);
     }
-    eprintln!("error: cannot write to stdout: {error}");
+    errln!("error: cannot write to stdout: {error}");
     std::process::exit(i32::from(BAD_INPUT));
+}
+
+/// Writes a line to stderr.
+fn print_message(line: std::fmt::Arguments<'_>) {
+    eprintln!("{}", shown(&line.to_string()));
+}
+
+/// Returns a text for a terminal: names from files could hold sequences that move its cursor or more.
+///
+/// Newlines stay: names that hold one are refused where models are read.
+fn shown(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && c != '\n' {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
 }
 
 fn main() -> ExitCode {
@@ -66,11 +92,11 @@ fn main() -> ExitCode {
         Ok(Ok(Answer::Yes)) => ExitCode::SUCCESS,
         Ok(Ok(Answer::No)) => ExitCode::from(ANSWER_IS_NO),
         Ok(Err(error)) => {
-            eprintln!("error: {error:#}");
+            errln!("error: {error:#}");
             ExitCode::from(BAD_INPUT)
         }
         Err(_) => {
-            eprintln!("error: this is a fault of bitproof; please report it with the command");
+            errln!("error: this is a fault of bitproof; please report it with the command");
             ExitCode::from(OUR_FAULT)
         }
     }

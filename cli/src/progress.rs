@@ -54,7 +54,7 @@ impl Meter {
         let seconds = self.finish();
         let (done, unit) = (self.done, self.unit);
         let speed = done as f64 / seconds.max(1e-9);
-        eprintln!("{done} {unit} in {seconds:.1} s, {speed:.0} {unit}/s");
+        crate::errln!("{done} {unit} in {seconds:.1} s, {speed:.0} {unit}/s");
         seconds
     }
 }

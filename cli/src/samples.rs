@@ -150,7 +150,11 @@ fn refuse(what: &str, flags: &[(&str, bool)]) -> Result<()> {
 pub(crate) fn refuse_all(what: &str, args: &SourceArgs) -> Result<()> {
     refuse(what, &array_flags(args))?;
     refuse(what, &image_flags(args))?;
-    refuse(what, &[("--preprocess", args.preprocess != "none")])
+    let others = [
+        ("--preprocess", args.preprocess != "none"),
+        ("--on-bad-sample", args.on_bad_sample != OnBadArg::Stop),
+    ];
+    refuse(what, &others)
 }
 
 fn array_flags(args: &SourceArgs) -> [(&'static str, bool); 3] {
@@ -183,7 +187,7 @@ pub(crate) fn unit(samples: &Samples) -> &'static str {
 /// Says on stderr how many files are no images.
 pub(crate) fn note_left_out(folder: &Path, n_left_out: usize) {
     if n_left_out > 0 {
-        eprintln!(
+        crate::errln!(
             "note: {}: {n_left_out} file(s) that are not named .png, .jpg or .jpeg are passed over",
             folder.display()
         );
@@ -195,14 +199,14 @@ pub(crate) fn warn_skipped(skipped: &[Skipped], n_samples: usize) {
     if skipped.is_empty() {
         return;
     }
-    eprintln!(
+    crate::errln!(
         "warning: {} of {n_samples} samples are bad and were left out:",
         skipped.len()
     );
     for skipped in skipped.iter().take(MAX_NAMED) {
-        eprintln!("  {}", skipped.message);
+        crate::errln!("  {}", skipped.message);
     }
     if skipped.len() > MAX_NAMED {
-        eprintln!("  and {} more", skipped.len() - MAX_NAMED);
+        crate::errln!("  and {} more", skipped.len() - MAX_NAMED);
     }
 }

@@ -149,6 +149,31 @@ fn a_file_of_ranges_says_what_they_were_made_from() {
 }
 
 #[test]
+fn keys_of_ranges_without_a_meaning_are_refused() {
+    let case = Case::new("25-input-quantizer-uint8");
+    case.calibrated(&[]);
+    let path = case.path("ranges.json");
+    let good: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let layer = good["outputs"].as_object().unwrap().keys().next().unwrap();
+    for place in [
+        "",
+        "/samples",
+        "/batches",
+        "/input",
+        &format!("/outputs/{layer}"),
+    ] {
+        let mut ranges = good.clone();
+        ranges.pointer_mut(place).unwrap()["rnage"] = 3.into();
+        fs::write(&path, ranges.to_string()).unwrap();
+        let (code, err) = case.with_ranges(&[]);
+        assert!(
+            code == 2 && err.contains("rnage: no such key"),
+            "{place}: {err}"
+        );
+    }
+}
+
+#[test]
 fn ranges_that_do_not_fit_are_refused() {
     let case = Case::new("25-input-quantizer-uint8");
     let other = Case::new("26-input-quantizer-int8");

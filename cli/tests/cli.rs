@@ -294,3 +294,85 @@ fn an_accuracy_below_the_gate_is_an_answer() {
     assert_eq!(eval("0.9956"), (1, true), "448 of 450 are less");
     assert_eq!(eval("99"), (2, false), "a share, no percentage");
 }
+
+/// Outputs of Keras for the files of `conformance/make_keras_files.py`.
+#[test]
+fn a_float_model_is_run_in_floats() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model-files/tests/data/keras");
+    let (outputs, layers) = (
+        folder.path().join("y.npy"),
+        folder.path().join("layers.npz"),
+    );
+    bitproof()
+        .arg("run")
+        .arg(data.join("k3_branches.keras"))
+        .arg("--inputs")
+        .arg(data.join("k3_branches.npz"))
+        .arg("--outputs")
+        .arg(&outputs)
+        .arg("--dump-layers")
+        .arg(&layers)
+        .assert()
+        .success();
+    let read = |path: &Path, key: Option<&str>| {
+        let mut reader = bitproof::model_files::ArrayReader::open(path, key, &[]).unwrap();
+        reader.next_batch(100).unwrap()
+    };
+    let want = read(&data.join("k3_branches.npz"), Some("y"));
+    for got in [read(&outputs, None), read(&layers, Some("soft/float"))] {
+        assert_eq!(got.shape(), want.shape());
+        for (got, want) in got.iter().zip(&want) {
+            assert!((got - want).abs() <= 1e-5, "{got} instead of {want}");
+        }
+    }
+}
+
+/// A network of `Conv3D` becomes one over frames, whose integers are close to the floats of the clip.
+#[test]
+fn a_network_over_clips_is_quantized_over_frames() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model-files/tests/data/keras");
+    let path = |name: &str| folder.path().join(name);
+    let read = |path: &Path, key: Option<&str>| {
+        let mut reader = bitproof::model_files::ArrayReader::open(path, key, &[]).unwrap();
+        reader.next_batch(100).unwrap()
+    };
+    let example = data.join("k3_clips.npz");
+    let frames = read(&example, Some("x")).index_axis_move(ndarray::Axis(0), 0);
+    bitproof::model_files::write_npy_f32(&path("frames.npy"), &frames).unwrap();
+    let explained = bitproof()
+        .arg("quantize")
+        .arg(data.join("k3_clips.keras"))
+        .args(["--explain", "--observer", "max", "--samples"])
+        .arg(path("frames.npy"))
+        .arg("-s")
+        .arg(path("m.bpq.safetensors"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8(explained.stdout).unwrap();
+    assert!(
+        text.contains("clips-to-frames at in: takes frames now"),
+        "{text}"
+    );
+    bitproof()
+        .arg("run")
+        .arg(path("m.bpq.safetensors"))
+        .args(["--sequence", "--inputs"])
+        .arg(path("frames.npy"))
+        .arg("--outputs")
+        .arg(path("y.npy"))
+        .assert()
+        .success();
+    let want = read(&example, Some("y")).index_axis_move(ndarray::Axis(0), 0);
+    let got = read(&path("y.npy"), None);
+    assert_eq!(got.shape(), want.shape());
+    let largest = want.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+    for (got, want) in got.iter().zip(&want) {
+        // 8 bits, five layers deep.
+        assert!(
+            (got - want).abs() <= 0.08 * largest,
+            "{got} instead of {want}"
+        );
+    }
+}

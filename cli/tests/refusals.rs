@@ -84,7 +84,46 @@ fn a_model_is_never_its_own_output() {
         &["insert-rescaling", path, "--scale", "2", "-s", path],
         "replace",
     );
+    refused(&["quantize", path, "-ns", "4", "-s", path], "replace");
+    refused(&["convert", path, path], "replace");
+    // The same file by another way.
+    let around = folder
+        .path()
+        .join("../")
+        .join(folder.path().file_name().unwrap());
+    let around = around.join("model.h5");
+    refused(&["convert", path, around.to_str().unwrap()], "replace");
     assert_eq!(fs::read(&model).unwrap(), before);
+}
+
+#[test]
+fn outputs_never_replace_inputs() {
+    let folder = tempfile::tempdir().unwrap();
+    let inputs = folder.path().join("x.npy");
+    fs::copy(file(TINY, "inputs.npy"), &inputs).unwrap();
+    let before = fs::read(&inputs).unwrap();
+    let inputs = inputs.to_str().unwrap();
+    let model = file(TINY, "expected/quantized.h5");
+    refused(
+        &["run", &model, "--inputs", inputs, "--outputs", inputs],
+        "replace",
+    );
+    let one = folder.path().join("one.npz");
+    let one = one.to_str().unwrap();
+    refused(
+        &[
+            "run",
+            &model,
+            "--inputs",
+            inputs,
+            "--outputs",
+            one,
+            "--dump-layers",
+            one,
+        ],
+        "replace",
+    );
+    assert_eq!(fs::read(inputs).unwrap(), before);
 }
 
 #[test]
@@ -187,4 +226,160 @@ fn a_reader_that_goes_away_is_no_fault() {
     let status = child.wait().unwrap();
     let code = status.code();
     assert!(matches!(code, Some(0 | 141)), "exit code {code:?}");
+}
+
+#[test]
+fn batches_beyond_all_memory_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.bpq.safetensors");
+    let out = out.to_str().unwrap();
+    let huge = "100000000000";
+    let model = file(TINY, "expected/quantized.h5");
+    refused(&["bench", &model, "--batch", huge], "a smaller one");
+    let float = file(TINY, "model.h5");
+    refused(&["bench", &float, "--batch", huge], "a smaller one");
+    refused(
+        &[
+            "bench",
+            &float,
+            "--batch",
+            "4",
+            "--runs",
+            "18446744073709551615",
+        ],
+        "too many",
+    );
+    let args = ["quantize", &float, "-ns", huge, "-bs", huge, "-s", out];
+    refused(&args, "a smaller one");
+}
+
+#[test]
+fn flags_of_samples_need_samples() {
+    let model = file(TINY, "expected/quantized.h5");
+    let page = tempfile::tempdir().unwrap();
+    let page = page.path().join("report.html");
+    let page = page.to_str().unwrap();
+    for flags in [
+        &["--preprocess", "garbage"][..],
+        &["--samples-key", "x"],
+        &["--image-size", "8,8"],
+        &["--on-bad-sample", "skip"],
+    ] {
+        let prove = [&["prove", &model][..], flags].concat();
+        refused(&prove, "without --samples");
+        let report = [&["report", &model, "-o", page][..], flags].concat();
+        refused(&report, "without --samples and --data");
+    }
+    let report = ["report", &model, "-o", page, "--num-samples", "4"];
+    refused(&report, "--num-samples");
+    let samples = file(TINY, "samples.npy");
+    let report = [
+        "report",
+        &model,
+        "-o",
+        page,
+        "--samples",
+        &samples,
+        "--num-samples",
+        "0",
+    ];
+    refused(&report, "--num-samples");
+}
+
+#[test]
+fn a_format_without_a_place_for_buffers_is_refused() {
+    let model = file(TINY, "expected/quantized.h5");
+    for format in ["sarif", "junit"] {
+        refused(
+            &["prove", &model, "--smallest", "--format", format],
+            "--smallest",
+        );
+    }
+}
+
+/// Returns a `.npy` file of one number.
+fn one_label() -> Vec<u8> {
+    let dict = "{'descr': '|u1', 'fortran_order': False, 'shape': (1,), }\n";
+    let length = u16::try_from(dict.len()).unwrap().to_le_bytes();
+    [b"\x93NUMPY\x01\x00", &length[..], dict.as_bytes(), &[0]].concat()
+}
+
+#[test]
+fn what_forgets_the_steps_before_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let label = folder.path().join("y.npy");
+    fs::write(&label, one_label()).unwrap();
+    let page = folder.path().join("p.html");
+    let (label, page) = (label.to_str().unwrap(), page.to_str().unwrap());
+    let warned = |name: &str, warned: bool| {
+        let model = file(name, "expected/quantized.h5");
+        let inputs = file(name, "inputs.npy");
+        for args in [
+            &["eval", &model, "--images", &inputs, "--labels", label][..],
+            &["report", &model, "--samples", &inputs, "-o", page],
+            &["run", &model, "--inputs", &inputs],
+        ] {
+            let (_, message) = bitproof(args);
+            let word = "remembers earlier steps";
+            assert_eq!(message.contains(word), warned, "{args:?}: {message}");
+        }
+    };
+    warned("36-buffer-temp-conv", true);
+    warned(TINY, false);
+}
+
+#[test]
+fn an_instruction_set_that_is_not_there_is_refused() {
+    let model = file(TINY, "model.h5");
+    let summary = |isa: &str| {
+        let mut command = Command::cargo_bin("bitproof").unwrap();
+        let run = command.args(["summary", &model]).env("BITPROOF_ISA", isa);
+        let run = run.output().unwrap();
+        let text = String::from_utf8(run.stderr).unwrap();
+        (run.status.code().unwrap(), text)
+    };
+    assert_eq!(summary("portable").0, 0);
+    assert_eq!(summary("").0, 0);
+    for isa in ["AVX2", "avx3"] {
+        let (code, message) = summary(isa);
+        assert_eq!(code, 2, "{isa}: {message}");
+        assert!(message.contains("this CPU has portable"), "{message}");
+    }
+}
+
+#[test]
+fn a_seed_without_random_samples_is_not_silent() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = file(TINY, "model.h5");
+    let samples = file(TINY, "samples.npy");
+    for (command, out) in [("quantize", "q.bpq.safetensors"), ("calibrate", "r.json")] {
+        let out = folder.path().join(out);
+        let out = out.to_str().unwrap();
+        let (code, message) = bitproof(&[
+            command,
+            &model,
+            "--samples",
+            &samples,
+            "--seed",
+            "1",
+            "-s",
+            out,
+        ]);
+        assert_eq!(code, 0, "{message}");
+        assert!(
+            message.contains("--seed is for random samples"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn no_name_reaches_the_terminal_raw() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a\u{1b}[2Jb.h5");
+    fs::write(&path, "no model").unwrap();
+    let (code, message) = bitproof(&["summary", path.to_str().unwrap()]);
+    assert_eq!(code, 2, "{message:?}");
+    assert!(message.contains("a\\u{1b}[2Jb.h5"), "{message:?}");
+    assert!(!message.contains('\u{1b}'), "{message:?}");
 }

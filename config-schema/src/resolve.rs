@@ -516,9 +516,9 @@ pub fn input_quantizer(
     if let (false, Some(input)) = (signed, input) {
         folds_into = Some(zero_point_layer(topology, input).map_err(|name| {
             let message = format!(
-                "a {} input needs a first layer that takes the zero point (Conv2D, \
-                 Conv2DTranspose, Dense, a temporal convolution); `{name}` cannot. Use a signed \
-                 type: --input-dtype int8",
+                "a {} input needs a first layer that takes the zero point (Conv2D, Dense, \
+                 BufferTempConv, StatefulProjection); `{name}` cannot. Use a signed type: \
+                 --input-dtype int8",
                 params.input_dtype.name()
             );
             let errors = vec![ConfigIssue::new("input_dtype", message)];

@@ -113,7 +113,7 @@ impl Graph {
     ///
     /// # Errors
     ///
-    /// Names that are double or unknown, circles, no output, inputs or weights whose extents do
+    /// Names that are double, unknown or no text, circles, no output, inputs or weights whose extents do
     /// not agree.
     pub fn new(draft: Draft) -> Result<Self, GraphError> {
         let index = index_names(&draft)?;
@@ -252,6 +252,16 @@ impl Graph {
 
 fn index_names(draft: &Draft) -> Result<BTreeMap<String, usize>, GraphError> {
     let mut index = BTreeMap::new();
+    let names = draft.nodes.iter().map(|node| &node.name);
+    for name in names.chain([&draft.name]) {
+        if name.chars().any(char::is_control) {
+            let name = name.escape_debug().to_string();
+            return Err(GraphError::invalid(
+                name,
+                "has a control character in its name",
+            ));
+        }
+    }
     for (i, node) in draft.nodes.iter().enumerate() {
         if index.insert(node.name.clone(), i).is_some() {
             return Err(GraphError::DuplicateName {

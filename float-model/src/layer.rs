@@ -6,7 +6,7 @@ use ndarray::{Array1, Array2, Array4};
 use quantizer_core::PerAxis;
 use quantizer_core::geometry::{Padding, Pads};
 
-use crate::Shape;
+use crate::{Shape, Volume};
 
 /// One layer with its parameters and float weights.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,6 +72,8 @@ pub enum Layer {
     Rescaling(Rescaling),
     /// Zeros around height and width.
     ZeroPadding2D(Pads),
+    /// A layer over clips, `[time, height, width, channels]`.
+    Volume(Volume),
     /// Each pixel repeated (nearest neighbour).
     UpSampling2D {
         /// Repetitions of rows and columns.
@@ -379,6 +381,8 @@ pub enum Activation {
     Tanh,
     /// `exp(x) / sum(exp(x))` over the last axis.
     Softmax,
+    /// The logarithm of `Softmax`.
+    LogSoftmax,
     /// `ln(1 + exp(x))`.
     Softplus,
     /// `x / (1 + |x|)`.
@@ -457,6 +461,7 @@ impl Layer {
             Self::Concatenate { .. } => "Concatenate",
             Self::Rescaling(_) => "Rescaling",
             Self::ZeroPadding2D(_) => "ZeroPadding2D",
+            Self::Volume(volume) => volume.class_name(),
             Self::UpSampling2D { .. } => "UpSampling2D",
             Self::Flatten => "Flatten",
             Self::Reshape { .. } => "Reshape",
@@ -481,6 +486,7 @@ impl Layer {
             Self::SeparableConv2D(conv) => Some(conv.activation),
             Self::Conv2DTranspose(conv) => Some(conv.activation),
             Self::Dense(dense) => Some(dense.activation),
+            Self::Volume(Volume::Conv3D(conv)) => Some(conv.activation),
             Self::StatefulProjection(projection) => Some(projection.dense.activation),
             _ => None,
         }
@@ -500,6 +506,7 @@ impl Layer {
             Self::SeparableConv2D(conv) => Some(&mut conv.activation),
             Self::Conv2DTranspose(conv) => Some(&mut conv.activation),
             Self::Dense(dense) => Some(&mut dense.activation),
+            Self::Volume(Volume::Conv3D(conv)) => Some(&mut conv.activation),
             Self::StatefulProjection(projection) => Some(&mut projection.dense.activation),
             _ => None,
         }

@@ -11,6 +11,7 @@ mod layer;
 mod rewrite;
 mod shape;
 mod summary;
+mod volume;
 
 pub use builder::{Bias, Convolution, Extents2, GraphBuilder, Output};
 pub use error::GraphError;
@@ -23,5 +24,6 @@ pub use layer::{
 };
 pub use quantizer_core::geometry::{Padding, Pads};
 pub use rewrite::{HardwareRewrites, RewriteEvent, SanitizeOptions, Sanitized, sanitize};
-pub use shape::{Shape, infer_shape, item_axis};
+pub use shape::{MAX_BATCH_VALUES, MAX_ITEM_VALUES, Shape, infer_shape, item_axis};
 pub use summary::{ParamCount, Summary, SummaryRow};
+pub use volume::{Conv3D, Pool3D, Volume};

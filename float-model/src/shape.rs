@@ -15,17 +15,38 @@ pub type Shape = Vec<Option<usize>>;
 /// with a stride, a kernel or a factor overflows.
 const MAX_EXTENT: usize = 1 << 30;
 
+/// Most values of one item of a tensor, 1 GiB of float32: beyond all networks, and few enough that an
+/// error comes before the memory is gone.
+pub const MAX_ITEM_VALUES: usize = 1 << 28;
+
+/// Most values of a batch, 8 GiB of float32.
+pub const MAX_BATCH_VALUES: usize = 1 << 31;
+
 /// Returns the output shape of the layer `name` for the shapes of its inputs.
 ///
 /// # Errors
 ///
-/// Inputs that the layer cannot take, weights that do not fit them, or an extent beyond 2^30.
+/// Inputs that the layer cannot take, weights that do not fit them, an extent beyond 2^30, or more
+/// than [`MAX_ITEM_VALUES`].
 pub fn infer_shape(name: &str, layer: &Layer, inputs: &[&Shape]) -> Result<Shape, GraphError> {
     let shape = inferred(name, layer, inputs)?;
     match shape.iter().flatten().find(|extent| **extent > MAX_EXTENT) {
         Some(extent) => Err(GraphError::invalid(name, format!("an extent of {extent}"))),
+        None if n_known(&shape) > MAX_ITEM_VALUES => {
+            let n = n_known(&shape);
+            Err(GraphError::invalid(
+                name,
+                format!("an item of {n} values, which no memory is made for"),
+            ))
+        }
         None => Ok(shape),
     }
+}
+
+/// Returns the number of values of an item whose open extents are 1.
+fn n_known(shape: &Shape) -> usize {
+    let known = shape.iter().flatten();
+    known.fold(1, |n: usize, extent| n.saturating_mul(*extent))
 }
 
 fn inferred(name: &str, layer: &Layer, inputs: &[&Shape]) -> Result<Shape, GraphError> {
@@ -81,6 +102,7 @@ fn inferred(name: &str, layer: &Layer, inputs: &[&Shape]) -> Result<Shape, Graph
         }
         Layer::Add(_) | Layer::Multiply | Layer::Subtract => broadcast(name, inputs),
         Layer::Concatenate { axis } => concatenate(name, *axis, inputs),
+        Layer::Volume(volume) => volume.shape(name, x()?),
         Layer::ZeroPadding2D(pads) => zero_padding(name, *pads, x()?),
         Layer::UpSampling2D { size } => {
             let [h, w, c] = image(name, x()?)?;
@@ -159,6 +181,7 @@ fn check_arity(name: &str, layer: &Layer, n_inputs: usize) -> Result<(), GraphEr
         | Layer::GlobalAveragePooling2D(_)
         | Layer::Rescaling(_)
         | Layer::ZeroPadding2D(_)
+        | Layer::Volume(_)
         | Layer::UpSampling2D { .. }
         | Layer::Flatten
         | Layer::Reshape { .. }
@@ -222,12 +245,7 @@ fn window2(
     for axis in 0..2 {
         let (kernel, stride) = (window.kernel[axis], window.strides[axis]);
         let dilation = window.dilation[axis];
-        if kernel == 0 || stride == 0 || dilation == 0 {
-            return Err(GraphError::invalid(
-                name,
-                "kernel, strides and dilation must be positive",
-            ));
-        }
+        expect_steps(name, [kernel, stride, dilation])?;
         let Some(n) = hw[axis] else { continue };
         let extent = window_extent(n, kernel, stride, dilation, window.padding);
         out[axis] = Some(extent.filter(|extent| *extent > 0).ok_or_else(|| {
@@ -238,6 +256,17 @@ fn window2(
         })?);
     }
     Ok(out)
+}
+
+/// Kernel, strides and dilation are positive, and small enough that no position overflows.
+fn expect_steps<const N: usize>(name: &str, steps: [usize; N]) -> Result<(), GraphError> {
+    if steps.iter().all(|n| (1..=MAX_EXTENT).contains(n)) {
+        return Ok(());
+    }
+    Err(GraphError::invalid(
+        name,
+        "kernel, strides and dilation must be positive, and at most 2^30",
+    ))
 }
 
 fn conv2d(name: &str, conv: &Conv2D, x: &Shape) -> Result<Shape, GraphError> {
@@ -340,6 +369,7 @@ fn transpose(name: &str, conv: &Conv2DTranspose, x: &Shape) -> Result<Shape, Gra
             "a dilated transposed convolution",
         ));
     }
+    expect_steps(name, [kh, kw, conv.strides[0], conv.strides[1]])?;
     let extent = |n: Option<usize>, k, axis: usize| {
         let extra = conv.output_padding.map(|p| p[axis]);
         n.map(|n| transposed_extent(n, k, conv.strides[axis], conv.padding, extra))
@@ -363,6 +393,7 @@ fn depthwise_transpose(name: &str, conv: &DepthwiseConv2D, x: &Shape) -> Result<
         ));
     }
     let [sh, sw] = conv.strides;
+    expect_steps(name, [sh, sw])?;
     Ok(vec![times(h, sh), times(w, sw), Some(channels)])
 }
 

@@ -171,6 +171,7 @@ impl Layer {
             Self::StatefulProjection(projection) => {
                 projection.dense.kernel.len() + len(&projection.dense.bias)
             }
+            Self::Volume(volume) => volume.n_params(),
             Self::BufferTempConv(conv) => conv.kernel.len() + len(&conv.bias),
             Self::DepthwiseBufferTempConv(conv) => conv.kernel.len() + len(&conv.bias),
             Self::StatefulRecurrent(recurrent) => recurrent.a_real.len() + recurrent.a_imag.len(),

@@ -5,7 +5,8 @@ use std::sync::OnceLock;
 /// Name of the environment variable that chooses the instruction set: `portable`, `avx2`, `avx512` or
 /// `vnni`.
 ///
-/// Read once, at the first use. An unknown name, or a set that this CPU lacks, is ignored.
+/// Read once, at the first use. An unknown name, or a set that this CPU lacks, is ignored:
+/// [`Isa::check_variable`] finds it.
 pub const ISA_VARIABLE: &str = "BITPROOF_ISA";
 
 /// An instruction set that the kernels are compiled for. Results do not depend on it.
@@ -38,6 +39,24 @@ impl Isa {
             let forced = std::env::var(ISA_VARIABLE).ok();
             choose(forced.as_deref(), Self::available())
         })
+    }
+
+    /// Checks that [`ISA_VARIABLE`], if it is set, names an instruction set of this CPU.
+    ///
+    /// # Errors
+    ///
+    /// It does not; the error is a message with the names that it can take.
+    pub fn check_variable() -> Result<(), String> {
+        let value = std::env::var_os(ISA_VARIABLE).unwrap_or_default();
+        let names: Vec<&str> = Self::available().map(Self::name).collect();
+        if value.is_empty() || names.iter().any(|name| value == *name) {
+            return Ok(());
+        }
+        Err(format!(
+            "{ISA_VARIABLE}={}: this CPU has {}",
+            value.display(),
+            names.join(", ")
+        ))
     }
 
     /// Returns the name that [`ISA_VARIABLE`] takes.

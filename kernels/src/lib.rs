@@ -9,13 +9,14 @@
 //! (kernel row, kernel column, channel), never split and never reassociated, and f32 steps are fused everywhere
 //! (NUMERICS.md F1). Only the payload and sign of a NaN are unspecified.
 //!
-//! This crate is the only one of the workspace with `unsafe`; all of it is in `dispatch`, `row`
+//! This crate is the only one of the workspace with `unsafe`; all of it is in `dispatch`, `row`, `peak`
 //! and the modules of `vnni`.
 
 mod chain;
 mod contract;
 mod dispatch;
 mod elements;
+mod entries;
 mod finish;
 mod float;
 mod integer;
@@ -23,6 +24,7 @@ mod isa;
 mod narrow;
 mod operands;
 mod operations;
+mod peak;
 mod plan;
 mod products;
 mod row;
@@ -36,4 +38,5 @@ pub use narrow::{Clipped, Limit, NarrowCounts, Narrowing, Steps};
 pub use operands::{
     Conv2d, ConvTranspose2d, Dense, Depthwise, DepthwiseTranspose, MaxPool, Window,
 };
+pub use peak::{Peak, Products};
 pub use vnni::{Lane, Packable, Packed, PackedConv, PackedDepthwise, PackedDepthwiseConv};

@@ -11,6 +11,7 @@ use zip::{CompressionMethod, DateTime, ZipWriter};
 use crate::FileError;
 use crate::atomic::{self, AtomicFile};
 use crate::npy::write_header;
+use crate::spool::Spool;
 
 /// Longer members need the 64-bit fields of zip.
 const LARGEST_PLAIN_MEMBER: usize = 1 << 31;
@@ -24,6 +25,19 @@ pub fn write_npy_f32(path: &Path, array: &ArrayD<f32>) -> Result<(), FileError> 
     let bytes = encoded("<f4", array.shape(), array.iter().map(|v| v.to_le_bytes()))
         .map_err(|e| FileError::io(path, &e))?;
     atomic::write(path, &bytes)
+}
+
+/// Writes array `index` of a spool as `.npy`, whole or not at all.
+///
+/// # Errors
+///
+/// The file cannot be written, or the spool not read.
+pub fn write_npy_spooled(path: &Path, spool: &mut Spool, index: usize) -> Result<(), FileError> {
+    let mut file = AtomicFile::create(path)?;
+    spool
+        .copy(index, file.writer())
+        .map_err(|e| FileError::io(path, &e))?;
+    file.finish()
 }
 
 /// Writes arrays to a `.npz` file, which appears whole or not at all.
@@ -98,19 +112,40 @@ impl NpzWriter {
         AtomicFile::from_writer(writer, path).finish()
     }
 
+    /// Adds array `index` of a spool; one without elements is a vector of no float.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written, or the spool not read.
+    pub fn spooled(
+        &mut self,
+        name: &str,
+        spool: &mut Spool,
+        index: usize,
+    ) -> Result<(), FileError> {
+        self.start(name, spool.n_bytes(index))?;
+        let io = |e: &std::io::Error| FileError::io(&self.path, e);
+        spool.copy(index, &mut self.zip).map_err(|e| io(&e))
+    }
+
     fn add(&mut self, name: &str, bytes: std::io::Result<Vec<u8>>) -> Result<(), FileError> {
         let bytes = bytes.map_err(|e| FileError::io(&self.path, &e))?;
+        self.start(name, bytes.len())?;
+        self.zip
+            .write_all(&bytes)
+            .map_err(|e| FileError::io(&self.path, &e))
+    }
+
+    /// Starts a member of about `n_bytes`.
+    fn start(&mut self, name: &str, n_bytes: usize) -> Result<(), FileError> {
         // One fixed time, so that the same arrays give the same bytes.
         let options = SimpleFileOptions::default()
             .compression_method(CompressionMethod::Deflated)
             .last_modified_time(DateTime::default())
-            .large_file(bytes.len() > LARGEST_PLAIN_MEMBER);
+            .large_file(n_bytes > LARGEST_PLAIN_MEMBER);
         self.zip
             .start_file(format!("{name}.npy"), options)
-            .map_err(|e| FileError::invalid(&self.path, e.to_string()))?;
-        self.zip
-            .write_all(&bytes)
-            .map_err(|e| FileError::io(&self.path, &e))
+            .map_err(|e| FileError::invalid(&self.path, e.to_string()))
     }
 }
 

@@ -13,6 +13,7 @@ mod source;
 mod stored;
 mod values;
 mod variables;
+mod volume;
 mod weights;
 mod write;
 mod write_quantized;

@@ -14,12 +14,13 @@ mod images;
 mod keras;
 mod npy;
 mod onnx;
+mod spool;
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-pub use array_writer::{NpzWriter, write_npy_f32};
+pub use array_writer::{NpzWriter, write_npy_f32, write_npy_spooled};
 pub use arrays::{ArrayReader, read_integers, read_small_integers};
 pub use atomic::write as write_file;
 pub use bpq::{read_bpq, write_bpq};
@@ -32,6 +33,7 @@ pub use keras::{
     read_keras_archive, read_keras_h5, read_quantized_h5, write_keras_h5, write_quantized_h5,
 };
 pub use onnx::{read_onnx, write_float_onnx, write_onnx};
+pub use spool::Spool;
 
 /// What a model file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

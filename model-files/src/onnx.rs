@@ -8,9 +8,11 @@ mod constant;
 mod convolution;
 mod dense;
 mod elementwise;
+mod folding;
 mod network;
 mod proto;
 mod refused;
+mod selection;
 mod shapes;
 mod write;
 
@@ -52,6 +54,13 @@ pub fn read_onnx(path: &Path) -> Result<Graph, FileError> {
 fn import(model: &proto::Model, folder: &Path) -> Result<Graph, Refused> {
     let graph = model.graph.as_ref().filter(|_| model.ir_version > 0);
     let graph = graph.ok_or_else(|| Refused::invalid("no ONNX model: it has no graph"))?;
+    let is_quantized = |node: &proto::Node| node.op_type == "DequantizeLinear";
+    if graph.node.iter().any(is_quantized) {
+        return Err(Refused::unsupported(
+            "a quantized ONNX model, which is written but not read: give the float model, or the \
+             .bpq.safetensors or .h5 that it was made from",
+        ));
+    }
     let is_default = |domain: &str| matches!(domain, "" | "ai.onnx");
     let opset = model
         .opset_import
@@ -65,10 +74,9 @@ fn import(model: &proto::Model, folder: &Path) -> Result<Graph, Refused> {
     }
     let mut network = Network::new(graph.name.clone());
     for tensor in &graph.initializer {
-        network.set(
-            &tensor.name,
-            Value::Constant(Constant::read(tensor, folder)?),
-        );
+        let constant = Constant::read(tensor, folder)?;
+        network.allow(constant.len());
+        network.set(&tensor.name, Value::Constant(constant));
     }
     enter(&mut network, graph)?;
     let names = graph.node.iter().flat_map(|node| &node.input);
@@ -96,7 +104,10 @@ fn import(model: &proto::Model, folder: &Path) -> Result<Graph, Refused> {
             network.set(output, value);
         }
         for output in node.output.iter().skip(1) {
-            network.set(output, Value::Unknown);
+            // A Split notes its other parts on its own.
+            if network.get(output).is_err() {
+                network.set(output, Value::Unknown);
+            }
         }
     }
     if !problems.is_empty() {
@@ -175,6 +186,11 @@ fn constant_node(call: &Call<'_>, folder: &Path) -> Option<Result<Constant, Refu
 /// Returns what a node computes.
 fn compute(network: &mut Network, call: &Call<'_>) -> Result<Value, Refused> {
     let view = |result: Result<View, Refused>| result.map(Value::View);
+    if let Some(constant) = folding::fold(network, call) {
+        let constant = constant?;
+        network.spend(constant.len())?;
+        return Ok(Value::Constant(constant));
+    }
     match call.node.op_type.as_str() {
         "Conv" => view(convolution::conv(network, call)),
         "ConvTranspose" => view(convolution::conv_transpose(network, call)),
@@ -196,7 +212,7 @@ fn compute(network: &mut Network, call: &Call<'_>) -> Result<Value, Refused> {
         "HardSwish" | "Gelu" | "Tanh" | "Elu" | "Softplus" | "Softsign" | "Exp" => {
             elementwise::function(network, call)
         }
-        "Softmax" => elementwise::softmax(network, call),
+        "Softmax" | "LogSoftmax" => elementwise::softmax(network, call),
         "BatchNormalization" => elementwise::batch_norm(network, call),
         "Add" | "Sub" | "Mul" | "Div" => elementwise::binary(network, call),
         "Transpose" => shapes::transpose(network, call),
@@ -205,11 +221,13 @@ fn compute(network: &mut Network, call: &Call<'_>) -> Result<Value, Refused> {
         "Squeeze" => shapes::squeeze(network, call),
         "Unsqueeze" => shapes::unsqueeze(network, call),
         "Concat" => shapes::concat(network, call),
-        "ReduceMean" => shapes::reduce_mean(network, call),
+        "ReduceMean" | "ReduceMax" => shapes::reduce(network, call),
         "Shape" => shapes::shape(network, call),
-        "Gather" | "Slice" => shapes::part_of_shape(network, call),
-        // Casts of inputs to floats, and of shapes; nothing else reads as an integer here.
-        "Identity" | "Dropout" | "Cast" => {
+        "Gather" => shapes::gather(network, call),
+        "Slice" => selection::slice(network, call),
+        "Split" => selection::split(network, call),
+        "Cast" => elementwise::cast(network, call),
+        "Identity" | "Dropout" => {
             let name = call
                 .input(0)
                 .ok_or_else(|| Refused::invalid("has no input"))?;
@@ -282,6 +300,7 @@ fn enter(network: &mut Network, graph: &proto::Graph) -> Result<(), Refused> {
     Ok(())
 }
 
+/// Returns the type of ONNX's number, `None` for one that no input can have.
 const fn dtype(elem_type: i32) -> Option<Dtype> {
     match elem_type {
         1 | 10 | 11 | 16 => Some(Dtype::Float32),

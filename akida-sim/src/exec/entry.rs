@@ -1,6 +1,6 @@
 //! How tensors enter a layer: channels aligned, types converted.
 
-use kernels::Activation;
+use kernels::{Activation, Kernels};
 use quantizer_core::layers::EntryStage;
 use quantizer_core::round::shift_left;
 use quantizer_core::{Counters, PerAxis, StageCount};
@@ -88,14 +88,7 @@ pub(super) fn typed_values<'a>(
 fn largest<X: Int>(x: &[X], n_channels: usize) -> Vec<(i64, i64)> {
     let zero = X::narrow(0);
     let (mut lo, mut hi) = (vec![zero; n_channels], vec![zero; n_channels]);
-    for pixel in x.chunks_exact(n_channels) {
-        lo.iter_mut()
-            .zip(pixel)
-            .for_each(|(lo, v)| *lo = (*lo).min(*v));
-        hi.iter_mut()
-            .zip(pixel)
-            .for_each(|(hi, v)| *hi = (*hi).max(*v));
-    }
+    Kernels::active().channel_extremes(x, &mut lo, &mut hi);
     lo.iter()
         .zip(&hi)
         .map(|(lo, hi)| (lo.wide(), hi.wide()))

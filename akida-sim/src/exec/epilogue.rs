@@ -166,26 +166,31 @@ impl Epilogue {
 }
 
 impl Epilogue {
-    /// Returns the counts of sums of which the least and the largest of each channel are known.
+    /// Returns the counts of sums, at least one a channel, of which the least and the largest of each channel are known.
     fn counts_of(&self, extremes: &Extremes) -> NarrowCounts {
+        let mut ends = Vec::with_capacity(2 * self.channels);
+        for seen in [&extremes.least, &extremes.most] {
+            let sums = seen.iter().take(self.channels).enumerate();
+            ends.extend(sums.map(|(c, v)| i64::from(*v) - self.bias_of(c)));
+        }
         let mut counts = NarrowCounts::default();
-        let ends = extremes
-            .least
-            .iter()
-            .zip(&extremes.most)
-            .take(self.channels);
-        for (channel, (least, most)) in ends.enumerate().filter(|(_, (least, most))| least <= most)
-        {
-            let bias = self
-                .steps
-                .bias
-                .as_ref()
-                .map_or(0, |(bias, _)| bias[channel]);
-            self.exact(i64::from(*least) - bias, channel, &mut counts);
-            self.exact(i64::from(*most) - bias, channel, &mut counts);
+        if let Some(narrowing) = &self.narrowing {
+            let mut results = vec![0_i64; ends.len()];
+            counts = Kernels::active().narrow(narrowing, &ends, &mut results);
+        } else {
+            for (i, sum) in ends.into_iter().enumerate() {
+                self.exact(sum, i.rem_euclid(self.channels), &mut counts);
+            }
         }
         counts.shift.n = extremes.clipped;
         counts
+    }
+}
+
+impl Epilogue {
+    fn bias_of(&self, channel: usize) -> i64 {
+        let bias = self.steps.bias.as_ref();
+        bias.map_or(0, |(bias, _)| bias[channel])
     }
 }
 

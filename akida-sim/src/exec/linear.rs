@@ -8,7 +8,7 @@ use kernels::{Activation, Byte, Extremes, Finish};
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use float_model::Padding;
+use float_model::{MAX_BATCH_VALUES, Padding};
 use quantizer_core::layers::{EntryStage, IntegerLayer, IntegerOp, Memory};
 use quantizer_core::{Counters, Stage, StageCount, ValueBits};
 use rayon::prelude::*;
@@ -239,6 +239,13 @@ impl LinearPlan {
             let shape = &x.shape;
             ModelError::invalid(name, format!("cannot run on a tensor of shape {shape:?}"))
         })?;
+        let mut extents = geometry.out_shape.iter();
+        let n_values = extents.try_fold(1_usize, |n, extent| n.checked_mul(*extent));
+        if n_values.is_none_or(|n| n > MAX_BATCH_VALUES) {
+            let shape = &geometry.out_shape;
+            let message = format!("an output of {shape:?} is more than a batch can be");
+            return Err(ModelError::invalid(name, message));
+        }
         let one_pass = self
             .epilogue
             .finish()

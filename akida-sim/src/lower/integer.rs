@@ -84,6 +84,7 @@ pub(super) fn lower_layer(
         | Layer::Multiply
         | Layer::Subtract
         | Layer::ZeroPadding2D(_)
+        | Layer::Volume(_)
         | Layer::UpSampling2D { .. } => {
             Err(unsupported(&format!("an integer {}", layer.class_name())))
         }

@@ -9,7 +9,7 @@ use quantizer_core::layers::{
 use quantizer_core::{NumericsError, ValueBits};
 
 use super::{
-    Checked, MAX_EXTENT, channels, check_length, check_shifts, check_small, ensure,
+    Checked, MAX_STEP, channels, check_length, check_positive, check_shifts, check_small, ensure,
     expect_channels, same_shape,
 };
 use crate::model::QuantizedNode;
@@ -19,16 +19,7 @@ pub(super) fn check_operation(layer: &IntegerLayer, input: &Shape) -> Checked {
     let Some(bits) = layer.entries.first().map(|entry| entry.value_bits) else {
         return Err("no entry stage".to_owned());
     };
-    // Kernels hold at most 31 bits and a sign; sums must fit in 62 bits.
-    let sums = |weights: &mut dyn Iterator<Item = &i32>, n_terms: usize| {
-        let widest = weights.fold(1, |widest: u32, w| widest.max(w.unsigned_abs()));
-        let width = u8::try_from(32 - widest.leading_zeros()).unwrap_or(32);
-        let width = ValueBits::new(width).map_err(|e| e.to_string())?;
-        check_accumulator(bits, width, n_terms).map_err(|e: NumericsError| e.to_string())?;
-        ensure(bits.bits() <= 31, || {
-            "inputs of more than 31 bits".to_owned()
-        })
-    };
+    let sums = |weights: &mut dyn Iterator<Item = &i32>, n_terms| sums_of(bits, weights, n_terms);
     match &layer.op {
         IntegerOp::Conv2D(op) => {
             let (kh, kw, c, _) = op.kernel.dim();
@@ -49,7 +40,12 @@ pub(super) fn check_operation(layer: &IntegerLayer, input: &Shape) -> Checked {
         } => {
             let (kh, kw, _) = depthwise.kernel.dim();
             sums(&mut depthwise.kernel.iter(), kh * kw)?;
-            sums(&mut pointwise.iter(), pointwise.nrows())
+            // The pointwise half takes the depthwise sums as they are saturated.
+            sums_of(
+                layer.inner.value_bits,
+                &mut pointwise.iter(),
+                pointwise.nrows(),
+            )
         }
         IntegerOp::Conv2DTranspose(op) => {
             let (kh, kw, c, _) = op.kernel.dim();
@@ -81,9 +77,9 @@ pub(super) fn check_operation(layer: &IntegerLayer, input: &Shape) -> Checked {
                 "a negative clip".to_owned()
             })
         }
+        IntegerOp::GlobalAveragePooling2D { .. } => check_area(bits, input),
         IntegerOp::ReLU { max: None }
         | IntegerOp::MaxPool2D(_)
-        | IntegerOp::GlobalAveragePooling2D { .. }
         | IntegerOp::Add
         | IntegerOp::Concatenate(_)
         | IntegerOp::Flatten
@@ -92,6 +88,27 @@ pub(super) fn check_operation(layer: &IntegerLayer, input: &Shape) -> Checked {
         | IntegerOp::ExtractToken { .. }
         | IntegerOp::Identity => Ok(()),
     }
+}
+
+/// Checks the products of `bits` value bits with weights: kernels hold at most 31 bits and a sign,
+/// sums must fit in 62 bits.
+fn sums_of(bits: ValueBits, weights: &mut dyn Iterator<Item = &i32>, n_terms: usize) -> Checked {
+    let widest = weights.fold(1, |widest: u32, w| widest.max(w.unsigned_abs()));
+    let width = u8::try_from(32 - widest.leading_zeros()).unwrap_or(32);
+    let width = ValueBits::new(width).map_err(|e| e.to_string())?;
+    check_accumulator(bits, width, n_terms).map_err(|e: NumericsError| e.to_string())?;
+    ensure(bits.bits() <= 31, || {
+        "inputs of more than 31 bits".to_owned()
+    })
+}
+
+/// Checks that the sum over an image fits; the scale holds its area, so extents are never open.
+fn check_area(bits: ValueBits, input: &Shape) -> Checked {
+    let &[Some(h), Some(w), _] = input.as_slice() else {
+        return Err("an average over an image of open extents".to_owned());
+    };
+    let one = ValueBits::new(1).map_err(|e| e.to_string())?;
+    check_accumulator(bits, one, h.saturating_mul(w)).map_err(|e| e.to_string())
 }
 
 /// Returns the output shape of an operation for the shapes of its inputs.
@@ -240,6 +257,7 @@ fn check_recurrence(op: &RecurrentOp, layer: &IntegerLayer, n_channels: usize) -
     if let Some(q) = &op.multiplier {
         check_length(q, n_channels)?;
         check_small(q.as_slice())?;
+        check_positive(q)?;
     }
     check_length(&op.input_shift, n_channels)?;
     check_shifts(op.input_shift.as_slice().iter().map(|s| s.unsigned_abs()))?;
@@ -267,7 +285,7 @@ fn transposed_shape(
         let (k, s) = (kernel[axis], strides[axis]);
         let extra = output_padding.map(|p| p[axis]);
         let numbers = [k, s, extra.unwrap_or(1).max(1)];
-        let sane = numbers.iter().all(|n| (1..=MAX_EXTENT).contains(n));
+        let sane = numbers.iter().all(|n| (1..=MAX_STEP).contains(n));
         ensure(sane, || "a kernel or stride of zero".to_owned())?;
         let extent = x[axis].map(|n| transposed_extent(n, k, s, padding, extra).ok_or("no output"));
         shape.push(extent.transpose()?);
@@ -300,7 +318,7 @@ fn window_shape(
     let mut shape = Vec::with_capacity(3);
     for axis in 0..2 {
         let (k, s, d) = (kernel[axis], strides[axis], dilation[axis]);
-        let sane = [k, s, d].iter().all(|n| (1..=MAX_EXTENT).contains(n));
+        let sane = [k, s, d].iter().all(|n| (1..=MAX_STEP).contains(n));
         ensure(sane, || "a kernel, stride or dilation of zero".to_owned())?;
         shape.push(match (x[axis], padding) {
             (None, _) => None,

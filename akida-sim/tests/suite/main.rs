@@ -14,4 +14,5 @@ mod prove;
 mod random;
 mod single;
 mod soundness;
+mod validate;
 mod wide;

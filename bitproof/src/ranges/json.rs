@@ -76,8 +76,20 @@ pub(super) fn parse(text: &str) -> Result<CalibratedRanges, String> {
     if version.value.as_u64() != Some(VERSION) {
         return Err(format!("{}: only version {VERSION} is known", version.path));
     }
+    root.only(&[
+        "format",
+        "version",
+        "tool",
+        "model_sha256",
+        "samples",
+        "observer",
+        "batches",
+        "input",
+        "outputs",
+    ])?;
     let observer = root.get("observer")?;
     let batches = root.get("batches")?;
+    batches.only(&["batch_size", "steps", "epochs"])?;
     let input = root.get("input")?;
     let mut outputs = BTreeMap::new();
     let all = root.get("outputs")?;
@@ -110,6 +122,15 @@ pub(super) fn parse(text: &str) -> Result<CalibratedRanges, String> {
 }
 
 fn samples(at: &At<'_>) -> Result<SampleFacts, String> {
+    at.only(&[
+        "source",
+        "preprocess",
+        "sha256",
+        "used",
+        "shape",
+        "integers",
+        "seed",
+    ])?;
     let shape = at.get("shape")?;
     let extents = shape
         .value
@@ -139,6 +160,7 @@ fn samples(at: &At<'_>) -> Result<SampleFacts, String> {
 }
 
 fn input_range(at: &At<'_>) -> Result<InputRange, String> {
+    at.only(&["min", "max"])?;
     let (min, max) = (at.get("min")?.floats()?, at.get("max")?.floats()?);
     let alike = min.is_per_tensor() == max.is_per_tensor() && min.n_values() == max.n_values();
     if !alike
@@ -154,6 +176,7 @@ fn input_range(at: &At<'_>) -> Result<InputRange, String> {
 }
 
 fn output(at: &At<'_>) -> Result<CalibratedRange, String> {
+    at.only(&["value_bits", "range"])?;
     let (bits, range) = (at.get("value_bits")?, at.get("range")?);
     let value_bits = bits.value.as_u64().and_then(|bits| u8::try_from(bits).ok());
     let values = range.floats()?;
@@ -182,6 +205,18 @@ impl<'v> At<'v> {
                 value,
             }),
             None => Err(format!("{}: has no `{key}`", self.path)),
+        }
+    }
+
+    /// Refuses keys that have no meaning: a person may have written them.
+    fn only(&self, known: &[&str]) -> Result<(), String> {
+        let object = self
+            .value
+            .as_object()
+            .ok_or_else(|| self.expected("an object"))?;
+        match object.keys().find(|key| !known.contains(&key.as_str())) {
+            Some(key) => Err(format!("{}.{key}: no such key", self.path)),
+            None => Ok(()),
         }
     }
 

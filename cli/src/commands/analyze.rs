@@ -124,7 +124,7 @@ fn requantizer(args: &AnalyzeArgs, model: &QuantizedModel, graph: Graph) -> Resu
         num_samples: args.samples.num_samples,
         batch_size: args.samples.batch_size,
         epochs: args.samples.epochs,
-        seed: args.samples.seed,
+        seed: args.samples.seed.unwrap_or(0),
         observer: args.samples.observer.parse()?,
         ..QuantizeOptions::default()
     };

@@ -1,9 +1,10 @@
 //! `bitproof bench`.
 
 use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use bitproof::akida_sim::{InputKind, QuantizedOp};
 use bitproof::calibration::{IntegerRange, RandomSource, SampleSource};
 use bitproof::float_model::Dtype;
@@ -11,7 +12,7 @@ use bitproof::{
     AnyModel, Executor, Graph, QuantizeOptions, QuantizedModel, Samples, calibrate_ranges, load,
 };
 use clap::Args;
-use ndarray::ArrayD;
+use ndarray::{ArrayD, Axis};
 use serde_json::json;
 
 use crate::args::{Format, FormatArgs, ModelArgs};
@@ -30,6 +31,9 @@ pub(crate) struct BenchArgs {
     /// Runs that are timed, after one that is not
     #[arg(long, value_name = "N", default_value = "15")]
     runs: NonZeroUsize,
+    /// Images to take a batch from, a .npy or .npz [default: random ones]
+    #[arg(long, value_name = "FILE", conflicts_with = "seed")]
+    inputs: Option<PathBuf>,
     /// Seed of the random images
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     seed: u64,
@@ -37,7 +41,7 @@ pub(crate) struct BenchArgs {
     format: FormatArgs,
 }
 
-/// Times a model on random images.
+/// Times a model on a batch of images.
 pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let model = load(&args.model.path())?;
     let mut pool = rayon::ThreadPoolBuilder::new();
@@ -64,7 +68,10 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
 /// Returns how long the simulator took for each batch.
 fn integer_runs(model: &QuantizedModel, args: &BenchArgs) -> Result<Vec<Duration>> {
     let executor = Executor::new(model);
-    let images = random_images(model, args)?;
+    let images = match &args.inputs {
+        Some(path) => images_of_file(path, model, args.batch.get())?,
+        None => random_images(model, args)?,
+    };
     executor.outputs(&images)?;
     let timed = || {
         let start = Instant::now();
@@ -75,19 +82,52 @@ fn integer_runs(model: &QuantizedModel, args: &BenchArgs) -> Result<Vec<Duration
 }
 
 /// Returns how long each step of a calibration took, observers included.
+///
+/// The batch of a file passes once an epoch; random images are new ones in each step.
 fn calibration_steps(graph: &Graph, args: &BenchArgs) -> Result<Vec<Duration>> {
     let batch = args.batch.get();
+    let n_steps = args.runs.get().checked_add(1);
+    let n_images = n_steps.and_then(|n| n.checked_mul(batch));
+    let (Some(n_steps), Some(n_images)) = (n_steps, n_images) else {
+        bail!("--batch times --runs: too many images");
+    };
+    let (samples, num_samples, epochs) = match &args.inputs {
+        Some(path) => (file(path), batch, n_steps),
+        None => (Samples::Random, n_images, 1),
+    };
     let options = QuantizeOptions {
-        num_samples: Some(batch * (args.runs.get() + 1)),
+        num_samples: Some(num_samples),
         batch_size: Some(batch),
+        epochs,
         seed: args.seed,
         ..QuantizeOptions::default()
     };
     let mut moments = Vec::new();
-    calibrate_ranges(graph.clone(), Samples::Random, &options, &mut |_| {
+    calibrate_ranges(graph.clone(), samples, &options, &mut |_| {
         moments.push(Instant::now());
     })?;
     Ok(moments.windows(2).map(|pair| pair[1] - pair[0]).collect())
+}
+
+fn file(path: &Path) -> Samples {
+    Samples::File {
+        path: path.to_owned(),
+        key: None,
+    }
+}
+
+/// Returns the first images of a file.
+fn images_of_file(path: &Path, model: &QuantizedModel, batch: usize) -> Result<ArrayD<f32>> {
+    let mut source = inputs::open(file(path), &inputs::quantized_input(model)?)?;
+    let images = source.next_batch(batch)?;
+    let n_images = images.len_of(Axis(0));
+    if n_images < batch {
+        bail!(
+            "{}: {n_images} image(s), too few for a batch of {batch}",
+            path.display()
+        );
+    }
+    Ok(images)
 }
 
 /// Returns a batch of random integers of the type of the model's input.
@@ -137,7 +177,8 @@ fn report(args: &BenchArgs, what: &str, sorted: &[Duration], n_threads: usize) {
                 "batch": batch,
                 "runs": runs,
                 "threads": n_threads,
-                "seed": args.seed,
+                "inputs": args.inputs,
+                "seed": args.inputs.is_none().then_some(args.seed),
                 "instruction_set": isa,
             })
         ),

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use anyhow::{Result, bail};
-use bitproof::{Calibration, calibrate_ranges, load_float};
+use anyhow::Result;
+use bitproof::{Calibration, calibrate_ranges, check_place, load_float};
 use serde_json::json;
 
 use super::quantize::{
@@ -16,19 +16,14 @@ use crate::samples::{unit, warn_skipped};
 /// Calibrates the ranges of a float model and writes them.
 pub(super) fn run(args: &CalibrateArgs) -> Result<()> {
     let start = Instant::now();
-    let is_json = args
-        .save
-        .extension()
-        .is_some_and(|e| e.eq_ignore_ascii_case("json"));
-    let folder = args.save.parent().filter(|f| !f.as_os_str().is_empty());
-    if !is_json || folder.is_some_and(|folder| !folder.is_dir()) {
-        let place = args.save.display();
-        bail!("{place}: ranges are written as .json, to a folder that exists");
-    }
-    let options = options(&args.network, &args.samples)?;
     let model_path = args.model.path();
-    let graph = load_float(&model_path)?;
     let samples = samples(&args.samples)?;
+    let mut reads = samples.files();
+    reads.extend(args.network.q_config.as_deref());
+    reads.push(&model_path);
+    check_place(&args.save, &["json"], &reads)?;
+    let options = options(&args.network, &args.samples)?;
+    let graph = load_float(&model_path)?;
     let digested = samples.clone();
     let format = args.format.format;
     note_random(&args.samples, format);
@@ -72,7 +67,7 @@ fn report(args: &CalibrateArgs, calibration: &Calibration, seconds: f64) {
     }
     warn_skipped(&calibration.skipped, calibration.n_samples);
     for warning in &calibration.warnings {
-        eprintln!("warning: {warning}");
+        crate::errln!("warning: {warning}");
     }
     print_convergence(convergence);
     crate::outln!(

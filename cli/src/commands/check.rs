@@ -285,7 +285,7 @@ fn quantized(
         num_samples: is_calibrated.then_some(num_samples).or(Some(1)),
         batch_size: None,
         epochs: 1,
-        seed: 0,
+        seed: None,
         observer: "moving-max".to_owned(),
     };
     let mut options = options(&args.network, &defaults)?;

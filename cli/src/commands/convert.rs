@@ -13,7 +13,7 @@ pub(super) fn run(args: &ConvertArgs) -> Result<()> {
     match args.format.format {
         Format::Text => {
             for line in &left_out {
-                eprintln!("note: {line}");
+                crate::errln!("note: {line}");
             }
             crate::outln!("written to {output}");
         }

@@ -111,31 +111,49 @@ impl Data {
     }
 }
 
-/// Classifies every image with both models. For people, the speed is printed.
+/// Counts how both models classify every image. For people, the speed is printed.
 pub(super) fn evaluate(
     quantized: Option<&QuantizedModel>,
     float: Option<&Graph>,
     data: &Data,
     format: Format,
 ) -> Result<Scores> {
+    let mut scores = Scores::default();
+    classify((quantized, float), data, format, |labels, integer, real| {
+        scores.quantized_right += equal(integer, Some(labels));
+        scores.float_right += equal(real, Some(labels));
+        scores.alike += equal(integer, real);
+        scores.n_items += labels.len();
+    })?;
+    Ok(scores)
+}
+
+/// Classifies every image with both models and calls `each` with labels and the classes of both, batch
+/// after batch. For people, the speed is printed.
+pub(super) fn classify(
+    (quantized, float): (Option<&QuantizedModel>, Option<&Graph>),
+    data: &Data,
+    format: Format,
+    mut each: impl FnMut(&[i64], Option<&[i64]>, Option<&[i64]>),
+) -> Result<()> {
     let executor = quantized.map(Executor::new);
-    let input = match (quantized, float) {
-        (Some(model), _) => inputs::quantized_input(model)?,
-        (None, Some(graph)) => inputs::float_input(graph)?,
+    let (input, outputs) = match (quantized, float) {
+        (Some(model), _) => (inputs::quantized_input(model)?, quantized_outputs(model)),
+        (None, Some(graph)) => (inputs::float_input(graph)?, float_outputs(graph)),
         (None, None) => bail!("no model to evaluate"),
     };
-    let n_classes = match (quantized, float) {
-        (Some(model), _) => one_output(&quantized_outputs(model))?,
-        (None, Some(graph)) => one_output(&float_outputs(graph))?,
-        (None, None) => 0,
+    let n_classes = one_output(&outputs)?;
+    let is_temporal = match (quantized, float) {
+        (Some(model), _) => model.is_temporal(),
+        (None, float) => float.is_some_and(inputs::is_temporal),
     };
+    inputs::warn_of_memory(is_temporal, "here");
     let mut source = inputs::open(data.images.clone(), &input)?;
     let total = source.n_samples();
     if total != data.labels.len() {
         bail!("{total} images, but {} labels", data.labels.len());
     }
     let mut meter = Meter::new(total, "images");
-    let mut scores = Scores::default();
     let mut next = 0;
     inputs::each_batch(source.as_mut(), |batch, source| {
         let integer = match &executor {
@@ -153,22 +171,19 @@ pub(super) fn evaluate(
         if let Some(label) = labels.iter().find(outside) {
             bail!("a label of {label} from item {first} on, for {n_classes} classes");
         }
-        scores.quantized_right += equal(integer.as_deref(), Some(&labels));
-        scores.float_right += equal(real.as_deref(), Some(&labels));
-        scores.alike += equal(integer.as_deref(), real.as_deref());
-        scores.n_items += n;
+        each(&labels, integer.as_deref(), real.as_deref());
         meter.set(next, total);
         Ok(())
     })?;
     meter.finish_if(true, format);
     samples::warn_skipped(source.skipped(), total);
-    if scores.n_items == 0 {
+    if source.skipped().len() == total {
         bail!("there is no image that can be used");
     }
-    Ok(scores)
+    Ok(())
 }
 
-pub(super) fn quantized_outputs(model: &QuantizedModel) -> Vec<Shape> {
+fn quantized_outputs(model: &QuantizedModel) -> Vec<Shape> {
     let outputs = model.outputs.iter();
     outputs.map(|i| model.nodes[*i].shape.clone()).collect()
 }
@@ -179,7 +194,7 @@ fn float_outputs(graph: &Graph) -> Vec<Shape> {
 }
 
 /// Returns the number of classes of a model's only output.
-pub(super) fn one_output(shapes: &[Shape]) -> Result<usize> {
+fn one_output(shapes: &[Shape]) -> Result<usize> {
     let [shape] = shapes else {
         bail!("the model has {} outputs, not one of scores", shapes.len());
     };
@@ -188,12 +203,7 @@ pub(super) fn one_output(shapes: &[Shape]) -> Result<usize> {
 }
 
 /// Returns the labels of the next `n` images that were not left out.
-pub(super) fn labels_of(
-    labels: &[i64],
-    next: &mut usize,
-    n: usize,
-    skipped: &[Skipped],
-) -> Result<Vec<i64>> {
+fn labels_of(labels: &[i64], next: &mut usize, n: usize, skipped: &[Skipped]) -> Result<Vec<i64>> {
     let mut found = Vec::with_capacity(n);
     while found.len() < n {
         if skipped.binary_search_by_key(next, |s| s.index).is_err() {

@@ -1,16 +1,12 @@
 //! `bitproof insert-rescaling`.
 
-use std::fs;
-use std::path::Path;
-
 use anyhow::{Result, bail};
 use bitproof::float_model::{Graph, Layer, Rescaling};
-use bitproof::load_float;
 use bitproof::model_files::write_keras_h5;
 use bitproof::quantizer_core::PerAxis;
+use bitproof::{check_place, load_float};
 
 use crate::args::InsertRescalingArgs;
-use crate::inputs;
 
 /// Inserts a Rescaling after each input of a float model.
 pub(super) fn run(args: &InsertRescalingArgs) -> Result<()> {
@@ -21,11 +17,8 @@ pub(super) fn run(args: &InsertRescalingArgs) -> Result<()> {
             args.offset
         );
     }
-    inputs::check_place(&args.save, &["h5"])?;
     let path = args.model.path();
-    if same_file(&path, &args.save) {
-        bail!("{}: would replace the model itself", path.display());
-    }
+    check_place(&args.save, &["h5"], &[&path])?;
     let graph = load_float(&path)?;
     let inputs: Vec<String> = graph
         .inputs()
@@ -46,12 +39,4 @@ pub(super) fn run(args: &InsertRescalingArgs) -> Result<()> {
     write_keras_h5(&Graph::new(draft)?, &args.save)?;
     crate::outln!("written to {}", args.save.display());
     Ok(())
-}
-
-/// Returns whether two paths name one file that exists.
-fn same_file(a: &Path, b: &Path) -> bool {
-    match (fs::canonicalize(a), fs::canonicalize(b)) {
-        (Ok(a), Ok(b)) => a == b,
-        _ => false,
-    }
 }

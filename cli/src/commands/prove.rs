@@ -5,7 +5,7 @@ mod suggest;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use bitproof::akida_sim::prove::{
     Proof, SearchBudget, StageProof, Verdict, bound, prove, smallest_buffers, with_buffer_bits,
 };
@@ -32,7 +32,7 @@ pub(crate) struct ProveArgs {
     #[command(flatten)]
     model: ModelArgs,
     /// Prove as if every buffer of the hardware had N bits
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(2..=48))]
     buffer_bits: Option<u8>,
     /// Inputs to search for one that overflows: .npy, .npz, images; the first 256 are run
     #[arg(long, value_name = "FILE")]
@@ -67,13 +67,21 @@ pub(crate) struct ProveArgs {
 /// Proves that no buffer of a model can overflow, or shows an input that makes one overflow.
 pub(super) fn run(args: &ProveArgs) -> Result<Answer> {
     let path = args.model.path();
+    if args.smallest && !matches!(args.format.format, CheckFormat::Text | CheckFormat::Json) {
+        bail!("--smallest: SARIF and JUnit have no place for it, use --format text or json");
+    }
     args.suggest.check(args)?;
     let mut model = load_quantized(&path)?;
     if let Some(bits) = args.buffer_bits {
         model = with_buffer_bits(&model, bits)?;
     }
     let samples = match &args.samples {
-        None => None,
+        None => {
+            if !args.suggest.reads_data() {
+                samples::refuse_all("a proof without --samples", &args.source)?;
+            }
+            None
+        }
         Some(path) => {
             let samples = samples::at(path, &args.source)?;
             let mut source = inputs::open(samples, &inputs::quantized_input(&model)?)?;

@@ -26,7 +26,7 @@ pub(super) fn run(args: &QuantizeArgs) -> Result<()> {
         .save
         .clone()
         .unwrap_or_else(|| default_save_path(&model_path));
-    check_save_path(&save_path)?;
+    check_save_path(&save_path, &reads(args, &model_path))?;
     let options = options(&args.network, &args.samples)?;
     let graph = load_float(&model_path)?;
     let model_digest = digest(&model_path)?;
@@ -39,6 +39,13 @@ pub(super) fn run(args: &QuantizeArgs) -> Result<()> {
     provenance.config_digest = args.network.q_config.as_deref().map(digest).transpose()?;
     save_quantized(&quantized, &save_path)?;
     report(args, &quantized, &save_path, start.elapsed().as_secs_f64())
+}
+
+/// Returns the files that are read.
+fn reads<'a>(args: &'a QuantizeArgs, model: &'a Path) -> Vec<&'a Path> {
+    let others = [&args.ranges, &args.network.q_config, &args.samples.samples];
+    let others = others.into_iter().filter_map(Option::as_deref);
+    others.chain([model]).collect()
 }
 
 fn with_ranges(
@@ -67,12 +74,15 @@ fn calibrated(graph: Graph, args: &QuantizeArgs, options: &QuantizeOptions) -> R
     Ok(quantized)
 }
 
-/// Says on stderr that no samples are given.
+/// Says on stderr that no samples are given, or a seed that nothing needs.
 pub(super) fn note_random(args: &SampleArgs, format: Format) {
+    if args.samples.is_some() && args.seed.is_some() {
+        crate::errln!("warning: --seed is for random samples; these are given, so it is not used");
+    }
     if args.samples.is_none() && format == Format::Text {
-        eprintln!(
+        crate::errln!(
             "note: no --samples: calibrating on random samples, seed {}",
-            args.seed
+            args.seed.unwrap_or(0)
         );
     }
 }
@@ -147,7 +157,7 @@ pub(super) fn options(args: &NetworkArgs, samples: &SampleArgs) -> Result<Quanti
         num_samples: samples.num_samples,
         batch_size: samples.batch_size,
         epochs: samples.epochs,
-        seed: samples.seed,
+        seed: samples.seed.unwrap_or(0),
         observer: samples.observer.parse()?,
         hardware,
     })
@@ -168,7 +178,7 @@ fn report(args: &QuantizeArgs, quantized: &Quantized, path: &Path, seconds: f64)
     }
     crate::samples::warn_skipped(&quantized.skipped, quantized.n_samples);
     for warning in &quantized.warnings {
-        eprintln!("warning: {warning}");
+        crate::errln!("warning: {warning}");
     }
     print_convergence(quantized.convergence.as_ref());
     let batches = &quantized.batches;

@@ -1,25 +1,28 @@
 //! `bitproof report`.
 
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use bitproof::akida_sim::prove::{Proof, SearchBudget, prove, with_buffer_bits};
-use bitproof::calibration::Skipped;
 use bitproof::findings::Findings;
 use bitproof::model_files::write_file;
-use bitproof::{Executor, Graph, QuantizedModel, Samples, load_float, load_quantized};
+use bitproof::{Graph, QuantizedModel, Samples, check_place, load_float, load_quantized};
 use clap::Args;
 use ndarray::{ArrayD, Axis};
 use report::{Accuracy, Facts, FileFact, Measured, Measurement, QuantizeLog, Report};
 use serde_json::json;
 
 use super::check::by_target;
-use super::eval::{Data, labels_of, one_output, quantized_outputs};
+use super::eval::{Data, classify};
 use super::quantize::{digest, samples_digest};
 use crate::args::{Format, FormatArgs, ModelArgs, SourceArgs};
 use crate::progress::Meter;
 use crate::{inputs, samples};
+
+/// Inputs that are observed when no number is asked for.
+const N_OBSERVED: usize = 100;
 
 /// Log files are not larger than this.
 const LARGEST_LOG: u64 = 1 << 26;
@@ -39,9 +42,9 @@ pub(crate) struct ReportArgs {
     samples: Option<PathBuf>,
     #[command(flatten)]
     source: SourceArgs,
-    /// Inputs that are observed, at most
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    num_samples: usize,
+    /// Inputs that are observed, at most [default: 100]
+    #[arg(long, value_name = "N")]
+    num_samples: Option<NonZeroUsize>,
     /// Labelled data, as `eval --data` takes it: accuracy and confusion
     #[arg(long, value_name = "PLACE")]
     data: Option<PathBuf>,
@@ -49,7 +52,7 @@ pub(crate) struct ReportArgs {
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
     /// Prove as if every buffer of the hardware had N bits
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(2..=48))]
     buffer_bits: Option<u8>,
     /// Seed of the search for inputs that overflow
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -72,7 +75,13 @@ struct Gathered {
 
 /// Writes the page of a quantized model.
 pub(super) fn run(args: &ReportArgs) -> Result<()> {
-    inputs::check_place(&args.out, &["html", "htm"])?;
+    let model = args.model.path();
+    let reads = [&args.float, &args.samples, &args.data, &args.log].into_iter();
+    let reads: Vec<&Path> = reads
+        .filter_map(Option::as_deref)
+        .chain([&*model])
+        .collect();
+    check_place(&args.out, &["html", "htm"], &reads)?;
     let gathered = gather(args)?;
     let page = report::page(&Report {
         model: &gathered.model,
@@ -122,7 +131,14 @@ fn gather(args: &ReportArgs) -> Result<Gathered> {
     let inputs = match (&args.samples, &data) {
         (Some(place), _) => Some(samples::at(place, &args.source)?),
         (None, Some(data)) => Some(data.images.clone()),
-        (None, None) => None,
+        (None, None) => {
+            let what = "a report without --samples and --data";
+            samples::refuse_all(what, &args.source)?;
+            if args.num_samples.is_some() {
+                bail!("--num-samples is not for {what}");
+            }
+            None
+        }
     };
     if let (Some(inputs), Some(_)) = (&inputs, &args.samples)
         && let Some(sha256) = samples_digest(inputs)?
@@ -131,8 +147,9 @@ fn gather(args: &ReportArgs) -> Result<Gathered> {
             .files
             .push(fact("samples", args.samples.as_deref(), sha256));
     }
+    let n_observed = args.num_samples.map_or(N_OBSERVED, NonZeroUsize::get);
     let batch = match inputs {
-        Some(inputs) => Some(first_items(inputs, &model, args.num_samples)?),
+        Some(inputs) => Some(first_items(inputs, &model, n_observed)?),
         None => None,
     };
     let measured = match &batch {
@@ -141,7 +158,7 @@ fn gather(args: &ReportArgs) -> Result<Gathered> {
     };
     let proof = proved(&model, batch.as_ref(), args.seed)?;
     let accuracy = match &data {
-        Some(data) => Some(classify(&model, original.as_ref(), data)?),
+        Some(data) => Some(accuracy(&model, original.as_ref(), data)?),
         None => None,
     };
     let checks = by_target(&model, &facts.title)?;
@@ -218,7 +235,7 @@ fn read_log(path: &Path) -> Result<QuantizeLog> {
 /// Returns the first inputs, `[batch, ...]`.
 fn first_items(samples: Samples, model: &QuantizedModel, n: usize) -> Result<ArrayD<f32>> {
     let mut source = inputs::open(samples, &inputs::quantized_input(model)?)?;
-    let batch = source.next_batch(n.max(1))?;
+    let batch = source.next_batch(n)?;
     samples::warn_skipped(source.skipped(), source.n_samples());
     if batch.shape().first().copied().unwrap_or(0) == 0 {
         bail!("there is no sample that can be used");
@@ -233,6 +250,7 @@ fn measure(
 ) -> Result<Measured> {
     let total = inputs.len_of(Axis(0));
     let mut meter = Meter::new(total, "samples");
+    inputs::warn_of_memory(model.is_temporal(), "here");
     let mut measurement = Measurement::new(model, float);
     let mut done = 0;
     for batch in inputs.axis_chunks_iter(Axis(0), inputs::BATCH_SIZE) {
@@ -254,34 +272,12 @@ fn proved(model: &QuantizedModel, samples: Option<&ArrayD<f32>>, seed: u64) -> R
     Ok(proof?)
 }
 
-fn classify(model: &QuantizedModel, float: Option<&Graph>, data: &Data) -> Result<Accuracy> {
-    let n_classes = one_output(&quantized_outputs(model))?;
-    let executor = Executor::new(model);
-    let mut source = inputs::open(data.images.clone(), &inputs::quantized_input(model)?)?;
-    let total = source.n_samples();
-    if total != data.labels.len() {
-        bail!("{total} images, but {} labels", data.labels.len());
-    }
-    let mut meter = Meter::new(total, "images");
+fn accuracy(model: &QuantizedModel, float: Option<&Graph>, data: &Data) -> Result<Accuracy> {
     let mut accuracy = Accuracy::default();
-    let mut next = 0;
-    inputs::each_batch(source.as_mut(), |batch, source| {
-        let quantized = inputs::classes(&inputs::predict(&executor, batch)?);
-        let float = match float {
-            Some(graph) => Some(inputs::classes(&graph.predict(batch)?)),
-            None => None,
-        };
-        let skipped: &[Skipped] = source.skipped();
-        let labels = labels_of(&data.labels, &mut next, quantized.len(), skipped)?;
-        let outside = |label: &&i64| usize::try_from(**label).map_or(true, |l| l >= n_classes);
-        if let Some(label) = labels.iter().find(outside) {
-            bail!("a label of {label} for {n_classes} classes");
-        }
-        accuracy.add(&labels, &quantized, float.as_deref());
-        meter.set(next, total);
-        Ok(())
+    let models = (Some(model), float);
+    // The page is the result: no speed is printed.
+    classify(models, data, Format::Json, |labels, integer, real| {
+        accuracy.add(labels, integer.unwrap_or_default(), real);
     })?;
-    meter.finish();
-    samples::warn_skipped(source.skipped(), total);
     Ok(accuracy)
 }

@@ -54,7 +54,7 @@ pub(crate) struct VerifyArgs {
 /// Compares two models layer by layer.
 pub(super) fn run(args: &VerifyArgs) -> Result<Answer> {
     if let Some(path) = &args.witness {
-        inputs::check_place(path, &["npy"])?;
+        bitproof::check_place(path, &["npy"], &[&args.a, &args.b, &args.inputs])?;
     }
     let (a, b) = comparable(load(&args.a)?, load(&args.b)?)?;
     let order = if args.sequence {
@@ -108,15 +108,11 @@ pub(super) fn run(args: &VerifyArgs) -> Result<Answer> {
 
 fn warn_temporal(models: &[&AnyModel]) {
     let is_temporal = |model: &&AnyModel| match model {
-        AnyModel::Float(graph) => graph.nodes().iter().any(|n| n.layer.is_temporal()),
+        AnyModel::Float(graph) => inputs::is_temporal(graph),
         AnyModel::Quantized(model) => model.is_temporal(),
     };
-    if models.iter().any(is_temporal) {
-        eprintln!(
-            "warning: a model remembers earlier steps; without --sequence each input starts from \
-             empty buffers"
-        );
-    }
+    let is_temporal = models.iter().any(is_temporal);
+    inputs::warn_of_memory(is_temporal, "without --sequence");
 }
 
 fn print(args: &VerifyArgs, found: &Differences, small: Option<&Shrunk>) {

@@ -93,6 +93,80 @@ fn quantize_prints_its_decisions() {
     assert_eq!(log["seed"], 5, "the seed of the random samples");
 }
 
+/// The schema of each, and its arguments.
+const COMMANDS: &[(&str, &str)] = &[
+    ("summary", "summary q.bpq.safetensors"),
+    ("summary", "summary digits.h5"),
+    ("eval", "eval q.bpq.safetensors --data digits.npz"),
+    ("eval", "eval digits.h5 --data digits.npz"),
+    (
+        "eval",
+        "eval q.bpq.safetensors --data digits.npz --min-accuracy 1",
+    ),
+    (
+        "eval",
+        "eval q.bpq.safetensors --data digits.npz --float digits.h5",
+    ),
+    ("prove", "prove q.bpq.safetensors"),
+    (
+        "prove",
+        "prove q.bpq.safetensors --smallest --buffer-bits 20 --certificate c.json",
+    ),
+    (
+        "prove",
+        "prove q.bpq.safetensors --suggest --data digits.npz",
+    ),
+    (
+        "prove",
+        "prove q.bpq.safetensors --suggest --float digits.h5 --samples digits.npz -bs 64",
+    ),
+    (
+        "verify-certificate",
+        "verify-certificate q.bpq.safetensors c.json",
+    ),
+    (
+        "calibrate",
+        "calibrate digits.h5 --samples digits.npz -s ranges.json",
+    ),
+    ("calibrate", "calibrate digits.h5 -ns 4 -s ranges.json"),
+    ("check", "check q.bpq.safetensors --target akida2"),
+    ("check", "check digits.h5 --float --all-targets -w 4 -a 4"),
+    (
+        "check",
+        "check digits.h5 --float --target conversion --samples digits.npz:x_test --num-samples 3",
+    ),
+    ("convert", "convert q.bpq.safetensors q.h5"),
+    ("verify-certificate", "verify-certificate q.h5 c.json"),
+    ("demo", "demo"),
+    ("report", "report q.bpq.safetensors -o q.html"),
+    (
+        "verify",
+        "verify q.bpq.safetensors q.h5 --inputs digits.npz",
+    ),
+    (
+        "verify",
+        "verify q.bpq.safetensors digits.h5 --inputs digits.npz --tolerance 0.01 --shrink",
+    ),
+    (
+        "analyze",
+        "analyze q.bpq.safetensors --float digits.h5 --samples digits.npz --tries 12",
+    ),
+    (
+        "analyze",
+        "analyze q.bpq.safetensors --float digits.h5 --samples digits.npz -bs 64 --data digits.npz --tries 2",
+    ),
+    ("bench", "bench q.bpq.safetensors --batch 1 --runs 1"),
+    ("bench", "bench digits.h5 --batch 1 --runs 1"),
+    (
+        "bench",
+        "bench q.bpq.safetensors --batch 2 --runs 1 --inputs digits.npz",
+    ),
+    (
+        "bench",
+        "bench digits.h5 --batch 2 --runs 3 --inputs digits.npz",
+    ),
+];
+
 #[test]
 fn commands_of_a_quantized_model_keep_to_their_schemas() {
     let (folder, _) = quantized();
@@ -100,70 +174,7 @@ fn commands_of_a_quantized_model_keep_to_their_schemas() {
         let words: Vec<&str> = args.split(' ').chain(["--format", "json"]).collect();
         printed(folder.path(), &words)
     };
-    for (command, args) in [
-        ("summary", "summary q.bpq.safetensors"),
-        ("summary", "summary digits.h5"),
-        ("eval", "eval q.bpq.safetensors --data digits.npz"),
-        ("eval", "eval digits.h5 --data digits.npz"),
-        (
-            "eval",
-            "eval q.bpq.safetensors --data digits.npz --min-accuracy 1",
-        ),
-        (
-            "eval",
-            "eval q.bpq.safetensors --data digits.npz --float digits.h5",
-        ),
-        ("prove", "prove q.bpq.safetensors"),
-        (
-            "prove",
-            "prove q.bpq.safetensors --smallest --buffer-bits 20 --certificate c.json",
-        ),
-        (
-            "prove",
-            "prove q.bpq.safetensors --suggest --data digits.npz",
-        ),
-        (
-            "prove",
-            "prove q.bpq.safetensors --suggest --float digits.h5 --samples digits.npz -bs 64",
-        ),
-        (
-            "verify-certificate",
-            "verify-certificate q.bpq.safetensors c.json",
-        ),
-        (
-            "calibrate",
-            "calibrate digits.h5 --samples digits.npz -s ranges.json",
-        ),
-        ("calibrate", "calibrate digits.h5 -ns 4 -s ranges.json"),
-        ("check", "check q.bpq.safetensors --target akida2"),
-        ("check", "check digits.h5 --float --all-targets -w 4 -a 4"),
-        (
-            "check",
-            "check digits.h5 --float --target conversion --samples digits.npz:x_test --num-samples 3",
-        ),
-        ("convert", "convert q.bpq.safetensors q.h5"),
-        ("verify-certificate", "verify-certificate q.h5 c.json"),
-        ("demo", "demo"),
-        ("report", "report q.bpq.safetensors -o q.html"),
-        (
-            "verify",
-            "verify q.bpq.safetensors q.h5 --inputs digits.npz",
-        ),
-        (
-            "verify",
-            "verify q.bpq.safetensors digits.h5 --inputs digits.npz --tolerance 0.01 --shrink",
-        ),
-        (
-            "analyze",
-            "analyze q.bpq.safetensors --float digits.h5 --samples digits.npz --tries 12",
-        ),
-        (
-            "analyze",
-            "analyze q.bpq.safetensors --float digits.h5 --samples digits.npz -bs 64 --data digits.npz --tries 2",
-        ),
-        ("bench", "bench q.bpq.safetensors --batch 1 --runs 1"),
-        ("bench", "bench digits.h5 --batch 1 --runs 1"),
-    ] {
+    for (command, args) in COMMANDS {
         holds(command, &json(args));
     }
     let mut run = json("run q.bpq.safetensors --inputs digits.npz:x_test");

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use crate::Activation;
 
 impl Activation {
-    /// Returns the function of one element, or `None` for softmax, which needs its neighbours.
+    /// Returns the function of one element, or `None` for softmax and its logarithm, which need its neighbours.
     ///
     /// `erf`, `exp`, `expm1`, `ln(1 + x)`, `tanh` and `sigmoid(x) = 1 / (1 + exp(-x))` are
     /// computed in f64 and rounded once to f32; all else is f32, one rounding an operation, in
@@ -46,7 +46,7 @@ impl Activation {
             Self::Sigmoid => sigmoid(x),
             Self::HardSigmoid => (0.2 * x + 0.5).clamp(0.0, 1.0),
             Self::Tanh => in_f64(x, libm::tanh),
-            Self::Softmax => return None,
+            Self::Softmax | Self::LogSoftmax => return None,
             Self::Softplus => relu(x) + in_f64(-x.abs(), |x| libm::log1p(libm::exp(x))),
             Self::Softsign => x / (1.0 + x.abs()),
             Self::Elu => elu(x),
@@ -66,10 +66,15 @@ const CHUNK: usize = 1 << 14;
 
 /// Returns `activation` of a tensor of row-major elements, whose last axis has `n_last`.
 pub(super) fn activate(activation: Activation, mut data: Vec<f32>, n_last: usize) -> Vec<f32> {
-    if activation == Activation::Softmax {
+    let rows = |data: &mut Vec<f32>, of_row: fn(&mut [f32])| {
         data.par_chunks_mut(n_last.max(1))
             .with_min_len(64)
-            .for_each(softmax);
+            .for_each(of_row);
+    };
+    if activation == Activation::Softmax {
+        rows(&mut data, softmax);
+    } else if activation == Activation::LogSoftmax {
+        rows(&mut data, log_softmax);
     } else if activation != Activation::Linear {
         data.par_chunks_mut(CHUNK).for_each(|chunk| {
             for x in chunk {
@@ -95,6 +100,26 @@ fn softmax(row: &mut [f32]) {
     }
     for x in row {
         *x /= sum;
+    }
+}
+
+/// Replaces `row` by the logarithm of its softmax.
+///
+/// ```text
+/// d_i = x_i - max(x)                                    in f32
+/// y_i = d_i - ln(exp(d_0) + exp(d_1) + ...)             each exp rounded to f32, summed in f32 from the first
+///                                                       element on, the logarithm rounded once
+/// ```
+fn log_softmax(row: &mut [f32]) {
+    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut sum = 0.0;
+    for x in row.iter_mut() {
+        *x -= max;
+        sum += in_f64(*x, libm::exp);
+    }
+    let log = in_f64(sum, libm::log);
+    for x in row {
+        *x -= log;
     }
 }
 

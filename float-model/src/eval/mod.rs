@@ -13,13 +13,14 @@ mod pointwise;
 mod pool;
 mod temporal;
 mod tensor;
+mod volume;
 
 use std::borrow::Cow;
 
 use kernels::Kernels;
 use ndarray::{ArrayD, IxDyn};
 
-use crate::shape::infer_shape;
+use crate::shape::{MAX_BATCH_VALUES, infer_shape};
 use crate::{Activation, Graph, GraphError, Layer, NodeId, Shape};
 
 use temporal::Memory;
@@ -221,12 +222,10 @@ fn output_extents(
     let item = infer_shape(name, layer, &shapes.iter().collect::<Vec<_>>())?;
     let extents: Option<Vec<usize>> = std::iter::once(batch).chain(item).collect();
     let extents = extents.ok_or_else(|| invalid("an input layer computes nothing".to_owned()))?;
-    let bytes = extents
-        .iter()
-        .try_fold(size_of::<f32>(), |bytes, n| bytes.checked_mul(*n));
-    if bytes.is_none_or(|bytes| isize::try_from(bytes).is_err()) {
+    let n_values = extents.iter().try_fold(1_usize, |n, e| n.checked_mul(*e));
+    if n_values.is_none_or(|n| n > MAX_BATCH_VALUES) {
         return Err(invalid(format!(
-            "an output of {extents:?} does not fit in memory"
+            "an output of {extents:?} is more than a batch can be: give a smaller one"
         )));
     }
     Ok(extents)
@@ -275,6 +274,7 @@ fn compute(
         Layer::Multiply => merge::fold(inputs, extents, |a, b| a * b),
         Layer::Subtract => merge::fold(inputs, extents, |a, b| a - b),
         Layer::Concatenate { axis } => merge::concatenate(name, *axis, inputs)?,
+        Layer::Volume(layer) => volume::volume(layer, x, extents),
         Layer::ZeroPadding2D(pads) => layout::zero_pad(*pads, x, extents),
         Layer::UpSampling2D { size } => layout::up_sample(*size, x, extents),
         Layer::Permute { dims } => layout::permute(dims, x),

@@ -3,7 +3,7 @@
 use ndarray::{Array4, s};
 
 use super::driver::{Edit, Patch, Rewrite, Skip, View};
-use super::window::Window;
+use super::window::{Window, embed};
 use crate::{Activation, DepthwiseConv2D, DraftNode, Layer, NodeId, Padding};
 
 /// R13: a `Concatenate` of three inputs and more becomes a chain of pairs, from the left.
@@ -116,7 +116,9 @@ impl Rewrite for EvenToOddKernel {
         let odd = height + 1;
         Ok(Patch {
             message: format!("its kernel {height}x{width} is now {odd}x{odd}"),
-            edits: vec![Edit::change(node, move |layer| grow(layer, top, left))],
+            edits: vec![Edit::change(node, move |layer| {
+                embed(layer, [odd; 2], [top, left]);
+            })],
         })
     }
 }
@@ -142,23 +144,6 @@ fn is_first_of_few_channels(view: &View<'_>, id: NodeId) -> bool {
         at = view.sole_input(input);
     }
     at.is_some_and(|id| matches!(view.layer(id), Layer::Input(_)))
-}
-
-fn grow(layer: &mut Layer, top: usize, left: usize) {
-    let kernel = if let Layer::Conv2D(conv) = layer {
-        &mut conv.kernel
-    } else if let Layer::DepthwiseConv2D(conv) = layer {
-        &mut conv.kernel
-    } else if let Layer::Conv2DTranspose(conv) = layer {
-        &mut conv.kernel
-    } else {
-        return;
-    };
-    let (height, width, a, b) = kernel.dim();
-    let mut odd = Array4::zeros((height + 1, width + 1, a, b));
-    odd.slice_mut(s![top..top + height, left..left + width, .., ..])
-        .assign(kernel);
-    *kernel = odd;
 }
 
 /// R15: a depthwise 'same' convolution of stride 2 with a kernel of 5 or 7 gets stride 1; the

@@ -7,6 +7,7 @@
 mod activations;
 mod batch_norm;
 mod driver;
+mod frames;
 mod grouped;
 mod hardware;
 mod identity;
@@ -74,6 +75,7 @@ pub struct RewriteEvent {
 /// R1   split-activation           conv(activation=f)      -> conv, f named {X}_activ
 /// R2   replace-activation         Activation(relu)        -> ReLU
 /// R3   rebuild-hard-silu          x * relu6(x + 3) / 6    -> Activation(hard_silu)
+/// R4   clips-to-frames            Conv3D                  -> Conv2D, BufferTempConv
 /// R5   replace-leaky-relu         LeakyReLU, PReLU        -> Activation(leaky_relu)
 /// R6   grouped-conv-to-depthwise  groups = filters = channels
 /// R7   remove-reshape             Reshape, Reshape        -> the second one
@@ -89,7 +91,7 @@ pub struct RewriteEvent {
 /// ```
 ///
 /// R13 to R16 run only with [`HardwareRewrites::On`]. TensorFlow operations are read as
-/// layers, and R4 (3-D convolutions) concerns layers that a [`Graph`] cannot hold.
+/// layers.
 ///
 /// # Errors
 ///
@@ -144,6 +146,7 @@ const BASE: &[&dyn Rewrite] = &[
     &activations::SplitActivation,
     &activations::ReplaceActivation,
     &activations::RebuildHardSilu,
+    &frames::ClipsToFrames,
     &activations::ReplaceLeakyRelu,
     &grouped::GroupedConvToDepthwise,
     &reshape::RemoveReshape,

@@ -1,5 +1,7 @@
 //! The window of a convolution, whatever its class.
 
+use ndarray::{Array4, s};
+
 use super::driver::Skip;
 use crate::{Layer, Padding};
 use quantizer_core::geometry;
@@ -58,4 +60,24 @@ impl Window {
         let (kernel, dilation) = (self.kernel[axis], self.dilation[axis]);
         Ok(geometry::same_pads(extent, kernel, stride, dilation))
     }
+}
+
+/// Gives a convolution a kernel of `extents` that is zero but for the present one at `offset`.
+pub(super) fn embed(layer: &mut Layer, [height, width]: [usize; 2], [top, left]: [usize; 2]) {
+    let kernel = if let Layer::Conv2D(conv) = layer {
+        &mut conv.kernel
+    } else if let Layer::DepthwiseConv2D(conv) = layer {
+        &mut conv.kernel
+    } else if let Layer::SeparableConv2D(conv) = layer {
+        &mut conv.depthwise_kernel
+    } else if let Layer::Conv2DTranspose(conv) = layer {
+        &mut conv.kernel
+    } else {
+        return;
+    };
+    let (h, w, a, b) = kernel.dim();
+    let mut wide = Array4::zeros((height, width, a, b));
+    wide.slice_mut(s![top..top + h, left..left + w, .., ..])
+        .assign(kernel);
+    *kernel = wide;
 }

@@ -14,6 +14,8 @@ mod batch_norm;
 #[cfg(test)]
 mod cases;
 #[cfg(test)]
+mod frames;
+#[cfg(test)]
 mod hardware;
 #[cfg(test)]
 mod identity;

@@ -133,7 +133,8 @@ fn eval(layer: &Layer, inputs: &[&Tensor]) -> Tensor {
         | Layer::DepthwiseBufferTempConv(_)
         | Layer::StatefulRecurrent(_)
         | Layer::ExtractToken { .. }
-        | Layer::Permute { .. } => panic!("not needed here: {layer:?}"),
+        | Layer::Permute { .. }
+        | Layer::Volume(_) => panic!("not needed here: {layer:?}"),
     }
 }
 

@@ -149,43 +149,119 @@ fn pads_of_same_go() {
 }
 
 #[test]
-fn pads_that_same_would_change_stay() {
-    // The reference removes the first and changes the results.
+fn zeros_in_the_kernel_make_up_for_other_pads() {
+    // Image, pads (top, bottom, left, right), kernel, stride, and the wider kernel.
     let cases = [
-        (
-            [8, 8],
-            zero_padding(1, 1, 1, 1),
-            2,
-            "((1, 1), (1, 1))",
-            "((0, 1), (0, 1))",
-        ),
-        (
-            [12, 12],
-            zero_padding(2, 2, 2, 2),
-            1,
-            "((2, 2), (2, 2))",
-            "((1, 1), (1, 1))",
-        ),
-        (
-            [8, 8],
-            zero_padding(1, 0, 1, 0),
-            2,
-            "((1, 0), (1, 0))",
-            "((0, 1), (0, 1))",
-        ),
+        // The usual pads of a stride of 2: the reference takes those of 'same', and is wrong.
+        ([8, 8], [1, 1, 1, 1], [3, 3], 2, [5, 5]),
+        ([8, 8], [3, 3, 3, 3], [7, 7], 2, [9, 9]),
+        ([7, 8], [1, 1, 1, 1], [3, 3], 2, [5, 5]),
+        ([8, 8], [1, 0, 1, 0], [3, 3], 2, [5, 5]),
+        ([9, 10], [0, 2, 2, 0], [3, 3], 1, [5, 5]),
+        ([8, 6], [1, 1, 0, 1], [3, 2], 2, [5, 3]),
+        ([9, 12], [2, 1, 1, 2], [4, 4], 3, [7, 7]),
     ];
-    for ([h, w], pads, stride, has, same) in cases {
-        for conv in convs([3, 3], stride) {
+    for ([h, w], [top, bottom, left, right], kernel, stride, wide) in cases {
+        let pads = zero_padding(top, bottom, left, right);
+        for conv in convs(kernel, stride) {
             let layers = vec![("pad", pads.clone()), ("conv", conv)];
             let done = checked(chain(&[h, w, 2], layers), &OFF);
-            let reason = format!("its pads are {has}; 'same' of `conv` means {same}");
-            assert_eq!(
-                events(&done.refused),
-                [format!("remove-zeropadding pad: {reason}")]
+            let ([kh, kw], [th, tw]) = (kernel, wide);
+            let message = format!(
+                "merged into `conv` as padding 'same': its kernel {kh}x{kw} is now {th}x{tw}, \
+                 zeros move it"
             );
-            assert_eq!(layer(&done.graph, "pad"), &pads);
+            assert_eq!(
+                events(&done.applied),
+                [format!("remove-zeropadding pad: {message}")]
+            );
+            assert_eq!(done.removed["pad"], message);
         }
     }
+}
+
+#[test]
+fn pads_that_no_kernel_makes_up_for_stay() {
+    let refusal = |[h, w]: [usize; 2], pads: &Layer, conv: Layer| {
+        let layers = vec![("pad", pads.clone()), ("conv", conv)];
+        let done = checked(chain(&[h, w, 2], layers), &OFF);
+        assert_eq!(layer(&done.graph, "pad"), pads);
+        events(&done.refused)
+    };
+    for conv in convs([3, 3], 1) {
+        assert_eq!(
+            refusal([12, 12], &zero_padding(2, 2, 2, 2), conv),
+            [
+                "remove-zeropadding pad: its pads are ((2, 2), (2, 2)); 'same' of `conv` means ((1, 1), (1, 1)), and no zeros in it make up for that"
+            ],
+            "the image grows"
+        );
+    }
+    let [conv, ..] = convs([2, 2], 1);
+    let Layer::Conv2D(mut conv) = conv else {
+        panic!("the first one")
+    };
+    conv.dilation = [2, 2];
+    assert_eq!(
+        refusal([8, 8], &zero_padding(2, 0, 2, 0), Layer::Conv2D(conv)),
+        [
+            "remove-zeropadding pad: its pads are ((2, 0), (2, 0)); 'same' of `conv` means ((1, 1), (1, 1)), and no zeros in it make up for that"
+        ],
+        "the cells of a dilated kernel lie apart"
+    );
+}
+
+/// `ReLU -> ZeroPadding2D -> MaxPool2D`, as ports of networks of other frameworks have it.
+#[test]
+fn a_pool_of_a_rectified_image_takes_its_padding_in() {
+    let relu = || Layer::ReLU(float_model::ReLU::default());
+    let pooled = |[h, w]: [usize; 2], pads: Layer, [size, stride]: [usize; 2]| {
+        let pool = max_pool(size, stride, Padding::Valid);
+        let layers = vec![("relu", relu()), ("pad", pads), ("pool", pool)];
+        checked(chain(&[h, w, 2], layers), &OFF)
+    };
+    let done = pooled([8, 8], zero_padding(1, 1, 1, 1), [3, 2]);
+    assert_eq!(
+        events(&done.applied),
+        [
+            "remove-zeropadding pad: merged into `pool_every_pixel`, of which `pool` takes rows and columns"
+        ]
+    );
+    assert_eq!(
+        names(&done.graph),
+        [
+            "input:InputLayer",
+            "relu:ReLU",
+            "pool_every_pixel:MaxPooling2D",
+            "pool:MaxPooling2D"
+        ]
+    );
+    assert_eq!(layer(&done.graph, "pool"), &max_pool(1, 2, Padding::Valid));
+    let done = pooled([7, 7], zero_padding(1, 1, 1, 1), [3, 2]);
+    assert_eq!(
+        events(&done.applied),
+        ["remove-zeropadding pad: merged into `pool` as padding 'same'"]
+    );
+    let done = pooled([8, 8], zero_padding(2, 0, 2, 0), [3, 2]);
+    assert_eq!(done.applied, [], "the window is not centred");
+    assert_eq!(done.refused.len(), 1);
+    let done = pooled([8, 8], zero_padding(0, 1, 0, 1), [3, 2]);
+    assert_eq!(layer(&done.graph, "pool"), &max_pool(3, 2, Padding::Same));
+}
+
+#[test]
+fn others_still_see_the_rectified_image() {
+    let mut net = Net::new(&[8, 8, 2]);
+    net.add(
+        "relu",
+        Layer::ReLU(float_model::ReLU::default()),
+        &["input"],
+    );
+    net.add("pad", zero_padding(1, 1, 1, 1), &["relu"]);
+    net.add("pool", max_pool(3, 2, Padding::Valid), &["pad"]);
+    let done = checked(net.graph(&["pool", "relu"]), &OFF);
+    assert_eq!(done.applied.len(), 1);
+    assert_eq!(outputs(&done.graph), ["pool", "relu"]);
 }
 
 #[test]
@@ -196,7 +272,7 @@ fn padding_before_anything_else_stays() {
     };
     assert_eq!(
         refusal(max_pool(3, 2, Padding::Valid)),
-        ["remove-zeropadding pad: `next` (MaxPooling2D) cannot pad"]
+        ["remove-zeropadding pad: zeros may win in `next`: its image may be negative"]
     );
     assert_eq!(
         refusal(Layer::Conv2DTranspose(Rng(54).transpose([3, 3], 2, 2))),

@@ -125,18 +125,15 @@ impl Kernels {
         };
         let shares = window.stride_h == 1 && window.dilation_h == 1 && kernel_h < ROWS;
         let n_rows = if shares { ROWS + 1 - kernel_h } else { 1 };
-        let row_len = window.out_w * channels;
-        for (row, out) in rows.step_by(n_rows).zip(out.chunks_mut(n_rows * row_len)) {
-            for first in (0..channels).step_by(CHANNELS) {
-                let band = Band {
-                    conv,
-                    row,
-                    n_rows: out.len().div_euclid(row_len),
-                    first,
-                    n_columns,
-                };
-                run(&band, &mut room, (finish, &mut *out, &mut *extremes));
-            }
+        for first in (0..channels).step_by(CHANNELS) {
+            let bands = Bands {
+                conv,
+                rows: rows.clone(),
+                n_rows,
+                first,
+                n_columns,
+            };
+            run(&bands, &mut room, (finish, &mut *out, &mut *extremes));
         }
     }
 }
@@ -150,6 +147,18 @@ struct Sums([i32; CHANNELS]);
 struct Room {
     columns: Vec<Line>,
     sums: Vec<Sums>,
+}
+
+/// Sixteen channels of some output rows.
+struct Bands<'a, X> {
+    conv: &'a PackedDepthwiseConv<'a, X>,
+    rows: Range<usize>,
+    /// Rows of a band.
+    n_rows: usize,
+    /// First channel.
+    first: usize,
+    /// Input columns that the rows see, the border included.
+    n_columns: usize,
 }
 
 /// Neighbouring output rows of sixteen channels that see the same four input rows; one row where they would see others.
@@ -189,25 +198,56 @@ impl<X: Packable<i8>> Band<'_, X> {
 
 #[cfg(target_arch = "x86_64")]
 fn run<X: Packable<i8>, O: Byte>(
-    band: &Band<'_, X>,
+    bands: &Bands<'_, X>,
     room: &mut Room,
     finished: (&Finish, &mut [O], &mut Extremes),
 ) {
-    for (group, columns) in room.columns.chunks_mut(band.n_columns).enumerate() {
-        // SAFETY: the caller checked that the CPU has AVX-512 VNNI (`packs`).
-        unsafe { turn(band, group, columns) };
-    }
-    // SAFETY: as above.
-    unsafe { multiply(band, room, finished) };
+    // SAFETY: the caller checked that the CPU has AVX-512 VNNI (`packs`).
+    unsafe { run_bands(bands, room, finished) };
 }
 
 /// There is no VNNI on this target; [`Kernels::packs`] is false.
 #[cfg(not(target_arch = "x86_64"))]
 fn run<X: Packable<i8>, O: Byte>(
-    _: &Band<'_, X>,
+    _: &Bands<'_, X>,
     _: &mut Room,
     _: (&Finish, &mut [O], &mut Extremes),
 ) {
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+fn run_bands<X: Packable<i8>, O: Byte>(
+    bands: &Bands<'_, X>,
+    room: &mut Room,
+    (finish, out, extremes): (&Finish, &mut [O], &mut Extremes),
+) {
+    use std::arch::x86_64::{_mm512_add_epi32, _mm512_mullo_epi32, _mm512_set1_epi32};
+    let (conv, first) = (bands.conv, bands.first);
+    let row_len = conv.window.out_w * conv.kernel.extents[2];
+    // SAFETY: this function is compiled for the instructions.
+    let (start, mut lanes) = unsafe {
+        let column_sums = load(&conv.kernel.sums[first..]);
+        let offset = _mm512_mullo_epi32(column_sums, _mm512_set1_epi32(-X::OFFSET));
+        let start = _mm512_add_epi32(offset, load(&finish.bias[first..]));
+        (start, FinishLanes::new(finish, extremes, first))
+    };
+    let rows = bands.rows.clone().step_by(bands.n_rows);
+    for (row, out) in rows.zip(out.chunks_mut(bands.n_rows * row_len)) {
+        let band = Band {
+            conv,
+            row,
+            n_rows: out.len().div_euclid(row_len),
+            first,
+            n_columns: bands.n_columns,
+        };
+        for (group, columns) in room.columns.chunks_mut(bands.n_columns).enumerate() {
+            turn(&band, group, columns);
+        }
+        multiply(&band, room, start, (&mut lanes, out));
+    }
+    // SAFETY: as above.
+    unsafe { lanes.count(extremes, first) };
 }
 
 /// Writes the bytes of four input rows beside one another, channel by channel.
@@ -215,15 +255,18 @@ fn run<X: Packable<i8>, O: Byte>(
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
 fn turn<X: Packable<i8>>(band: &Band<'_, X>, group: usize, columns: &mut [Line]) {
     use std::arch::x86_64::{
-        _mm_loadu_si128, _mm_maskz_loadu_epi8, _mm_set_epi8, _mm_setzero_si128,
-        _mm512_broadcast_i32x4, _mm512_castsi128_si512, _mm512_inserti32x4,
+        _mm_set_epi8, _mm512_broadcast_i32x4, _mm512_castsi128_si512, _mm512_inserti32x4,
         _mm512_permutexvar_epi32, _mm512_set_epi32, _mm512_set1_epi8, _mm512_shuffle_epi8,
         _mm512_store_si512, _mm512_xor_si512,
     };
     let channels = band.conv.kernel.extents[2];
     let n = CHANNELS.min(channels - band.first);
-    let mask = u16::MAX >> (CHANNELS - n);
-    let rows: [Option<&[X]>; ROWS] = std::array::from_fn(|i| band.input_row(group * ROWS + i));
+    let rows: [Option<&[X]>; ROWS] = [
+        band.input_row(group * ROWS),
+        band.input_row(group * ROWS + 1),
+        band.input_row(group * ROWS + 2),
+        band.input_row(group * ROWS + 3),
+    ];
     let by_lane = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
     let in_lane = _mm_set_epi8(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
     let in_lane = _mm512_broadcast_i32x4(in_lane);
@@ -234,28 +277,39 @@ fn turn<X: Packable<i8>>(band: &Band<'_, X>, group: usize, columns: &mut [Line])
     columns[inside.end..].fill(Line([zero.cast_unsigned(); VECTOR]));
     for (number, column) in columns[inside].iter_mut().enumerate() {
         let at = number * channels + band.first;
-        let bytes = |row: Option<&[X]>| {
-            let Some(row) = row else {
-                return _mm_setzero_si128();
-            };
-            let bytes = &row[at..at + n];
-            // SAFETY: only the `n` bytes of the slice are read; `X` is a byte.
-            unsafe {
-                if n == CHANNELS {
-                    _mm_loadu_si128(bytes.as_ptr().cast())
-                } else {
-                    _mm_maskz_loadu_epi8(mask, bytes.as_ptr().cast())
-                }
-            }
-        };
-        let all = _mm512_castsi128_si512(bytes(rows[0]));
-        let all = _mm512_inserti32x4::<1>(all, bytes(rows[1]));
-        let all = _mm512_inserti32x4::<2>(all, bytes(rows[2]));
-        let all = _mm512_inserti32x4::<3>(all, bytes(rows[3]));
+        let channels = at..at + n;
+        let all = _mm512_castsi128_si512(bytes(rows[0], &channels));
+        let all = _mm512_inserti32x4::<1>(all, bytes(rows[1], &channels));
+        let all = _mm512_inserti32x4::<2>(all, bytes(rows[2], &channels));
+        let all = _mm512_inserti32x4::<3>(all, bytes(rows[3], &channels));
         let turned = _mm512_shuffle_epi8(_mm512_permutexvar_epi32(by_lane, all), in_lane);
         let turned = _mm512_xor_si512(turned, offset);
         // SAFETY: a column is an aligned vector.
         unsafe { _mm512_store_si512(column.0.as_mut_ptr().cast(), turned) };
+    }
+}
+
+/// Returns the bytes of up to sixteen channels of a row, zeros for a row that is outside.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+#[inline]
+fn bytes<X: Packable<i8>>(
+    row: Option<&[X]>,
+    channels: &Range<usize>,
+) -> std::arch::x86_64::__m128i {
+    use std::arch::x86_64::{_mm_loadu_si128, _mm_maskz_loadu_epi8, _mm_setzero_si128};
+    let Some(row) = row else {
+        return _mm_setzero_si128();
+    };
+    let bytes = &row[channels.start..channels.end];
+    let n = bytes.len().min(CHANNELS);
+    // SAFETY: only the `n` bytes of the slice are read; `X` is a byte.
+    unsafe {
+        if n == CHANNELS {
+            _mm_loadu_si128(bytes.as_ptr().cast())
+        } else {
+            _mm_maskz_loadu_epi8(u16::MAX >> (CHANNELS - n), bytes.as_ptr().cast())
+        }
     }
 }
 
@@ -265,10 +319,9 @@ fn turn<X: Packable<i8>>(band: &Band<'_, X>, group: usize, columns: &mut [Line])
 fn multiply<X: Packable<i8>, O: Byte>(
     band: &Band<'_, X>,
     room: &mut Room,
-    (finish, out, extremes): (&Finish, &mut [O], &mut Extremes),
+    start: __m512i,
+    (lanes, out): (&mut FinishLanes, &mut [O]),
 ) {
-    use std::arch::x86_64::{_mm512_add_epi32, _mm512_mullo_epi32, _mm512_set1_epi32};
-
     let [_, kernel_w, channels] = band.conv.kernel.extents;
     let Room { columns, sums } = room;
     let n_lines = columns.len().div_euclid(band.n_columns) * kernel_w;
@@ -276,26 +329,23 @@ fn multiply<X: Packable<i8>, O: Byte>(
     let weights = &band.conv.kernel.weights[block * n_lines..(block + 1) * n_lines];
     let channel_range = band.first..channels.min(band.first + CHANNELS);
     let row_len = band.conv.window.out_w * channels;
-    // SAFETY: this function is compiled for the instructions.
-    unsafe {
-        let column_sums = load(&band.conv.kernel.sums[band.first..]);
-        let offset = _mm512_mullo_epi32(column_sums, _mm512_set1_epi32(-X::OFFSET));
-        let start = _mm512_add_epi32(offset, load(&finish.bias[band.first..]));
-        let mut lanes = FinishLanes::new(finish, extremes, band.first);
-        for (row, out) in out.chunks_mut(row_len).enumerate() {
-            match kernel_w {
-                3 if n_lines == 3 => row_sums::<X, 3>(band, (columns, weights), row, start, sums),
-                5 if n_lines == 5 => row_sums::<X, 5>(band, (columns, weights), row, start, sums),
-                _ => any_sums(band, (columns, weights), row, start, sums),
-            }
+    // A copy: the compiler keeps what nobody points to in registers.
+    let tables = *lanes;
+    for (row, out) in out.chunks_mut(row_len).enumerate() {
+        match kernel_w {
+            3 if n_lines == 3 => row_sums::<X, 3>(band, (columns, weights), row, start, sums),
+            5 if n_lines == 5 => row_sums::<X, 5>(band, (columns, weights), row, start, sums),
+            _ => any_sums(band, (columns, weights), row, start, sums),
+        }
+        // SAFETY: this function is compiled for the instructions.
+        unsafe {
             let mut seen = Seen::nothing();
             for (sums, out) in sums.iter().zip(out.chunks_mut(channels)) {
-                let results = lanes.results(load(&sums.0), &mut seen);
+                let results = tables.results(load(&sums.0), &mut seen);
                 store(results, &mut out[channel_range.clone()]);
             }
             lanes.add(&seen, sums.iter().map(|sums| &sums.0[..]));
         }
-        lanes.count(extremes, band.first);
     }
 }
 
@@ -325,13 +375,17 @@ fn row_sums<X: Packable<i8>, const W: usize>(
     if window.dilation_w != 1 {
         return any_sums(band, (columns, weights), row, start, sums);
     }
-    let weights: [__m512i; W] = std::array::from_fn(|i| moved(&weights[i], row));
+    // No closure: it would not be compiled for the instructions.
+    let mut lines = [start; W];
+    for (line, weights) in lines.iter_mut().zip(weights) {
+        *line = moved(weights, row);
+    }
     for (col, sums) in sums.iter_mut().enumerate() {
         let seen = &columns[col * window.stride_w..][..W];
         let mut acc = start;
         // SAFETY: a line and sixteen sums are aligned vectors.
         unsafe {
-            for (x, w) in seen.iter().zip(&weights) {
+            for (x, w) in seen.iter().zip(&lines) {
                 acc = _mm512_dpbusd_epi32(acc, _mm512_load_si512(x.0.as_ptr().cast()), *w);
             }
             _mm512_store_si512(sums.0.as_mut_ptr().cast(), acc);

@@ -128,8 +128,10 @@ impl FinishLanes {
             self.seen.lo = _mm512_min_epi32(self.seen.lo, seen.lo);
             self.seen.hi = _mm512_max_epi32(self.seen.hi, seen.hi);
             if self.may_clip && self.clips(seen.lo) | self.clips(seen.hi) != 0 {
-                let clips = sums.map(|sums| u64::from(self.clips(load(sums)).count_ones()));
-                self.clipped += clips.sum::<u64>();
+                // No closure: it would not be compiled for the instructions.
+                for sums in sums {
+                    self.clipped += u64::from(self.clips(load(sums)).count_ones());
+                }
             }
         }
     }

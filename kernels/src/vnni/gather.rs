@@ -46,21 +46,81 @@ impl<'a, X: Packable<L>, L: Lane> Patches<'a, X, L> {
     pub(super) fn gather(&mut self, pixels: Range<usize>) -> (&[L::Activation], usize) {
         let n_pixels = self.n_pixels.min(pixels.len());
         let width = self.conv.window.out_w;
-        let (mut row, mut col) = (
-            pixels.start.div_euclid(width),
-            pixels.start.rem_euclid(width),
-        );
-        for pixel in 0..n_pixels {
-            let patch = &mut self.patches[pixel * self.stride..];
-            if !gather_inside(self.conv, (row, col), patch) {
-                gather_border(self.conv, (row, col), &self.outside, patch);
-            }
-            col += 1;
-            if col == width {
-                (row, col) = (row + 1, 0);
-            }
+        let mut done = 0;
+        while done < n_pixels {
+            let pixel = pixels.start + done;
+            let (row, col) = (pixel.div_euclid(width), pixel.rem_euclid(width));
+            let cols = col..width.min(col + n_pixels - done);
+            let n = cols.len();
+            self.gather_row(row, cols, done);
+            done += n;
         }
         (&self.patches[..n_pixels * self.stride], n_pixels)
+    }
+
+    /// Writes the patches of neighbouring pixels of an output row, the first being number `first`.
+    fn gather_row(&mut self, row: usize, cols: Range<usize>, first: usize) {
+        let (conv, stride) = (self.conv, self.stride);
+        let (window, channels) = (&conv.window, conv.channels);
+        let inside = inside(conv, row);
+        let starts: Vec<usize> = (0..window.kernel_h)
+            .map(|i| {
+                // Rows outside the image are not read: then no pixel is inside.
+                let top =
+                    (row * window.stride_h + i * window.dilation_h).saturating_sub(window.pad_top);
+                top * window.in_w * channels
+            })
+            .collect();
+        let len = window.kernel_w * channels;
+        for (number, col) in cols.enumerate() {
+            let patch = &mut self.patches[(first + number) * stride..];
+            if !inside.contains(&col) {
+                gather_border(conv, (row, col), &self.outside, patch);
+                continue;
+            }
+            let left = (col * window.stride_w - window.pad_left) * channels;
+            for (start, i) in starts.iter().zip(0..) {
+                copy(&conv.x[start + left..], &mut patch[i * len..], len);
+            }
+        }
+    }
+}
+
+/// Returns the columns of an output row whose pixels have all taps inside, side by side in each row.
+fn inside<X: Packable<L>, L: Lane>(conv: &PackedConv<'_, X, L>, row: usize) -> Range<usize> {
+    let window = &conv.window;
+    let bottom = row * window.stride_h + window.kernel_h.saturating_sub(1) * window.dilation_h;
+    let has_rows = row * window.stride_h >= window.pad_top && bottom < window.in_h + window.pad_top;
+    let has_columns = window.dilation_w == 1 && window.kernel_w <= window.in_w;
+    if !(has_rows && has_columns && window.kernel_w * conv.channels > 0) {
+        return 0..0;
+    }
+    let last = (window.in_w - window.kernel_w + window.pad_left).div_euclid(window.stride_w);
+    window.pad_left.div_ceil(window.stride_w)..last + 1
+}
+
+/// Copies `len` activations, whole steps where there is room: what is written too much is overwritten by the next row
+/// or patch, or meets weights of zero.
+#[inline(always)]
+fn copy<X: Packable<L>, L: Lane>(from: &[X], to: &mut [L::Activation], len: usize) {
+    for at in (0..len).step_by(STEP) {
+        let (from, to) = (&from[at..], &mut to[at..]);
+        match (from.first_chunk::<STEP>(), to.first_chunk_mut::<STEP>()) {
+            (Some(from), Some(to)) => {
+                if let Some(from) = X::as_packed(from) {
+                    to.copy_from_slice(from);
+                } else {
+                    for i in 0..STEP {
+                        to[i] = from[i].packed();
+                    }
+                }
+            }
+            _ => {
+                for (to, from) in to.iter_mut().zip(from).take(len - at) {
+                    *to = from.packed();
+                }
+            }
+        }
     }
 }
 
@@ -89,43 +149,4 @@ fn gather_border<X: Packable<L>, L: Lane>(
             bytes[..channels].copy_from_slice(outside);
         }
     }
-}
-
-/// Does the same for a pixel whose taps are all inside and lie side by side, row by row; returns whether it is one.
-///
-/// Copies whole steps where there is room: what is written too much is overwritten by the next row or patch, or meets
-/// weights of zero.
-fn gather_inside<X: Packable<L>, L: Lane>(
-    conv: &PackedConv<'_, X, L>,
-    (row, col): (usize, usize),
-    patch: &mut [L::Activation],
-) -> bool {
-    let (window, channels) = (&conv.window, conv.channels);
-    let top = (row * window.stride_h).checked_sub(window.pad_top);
-    let left = (col * window.stride_w).checked_sub(window.pad_left);
-    let Some((top, left)) = top.zip(left) else {
-        return false;
-    };
-    let bottom = top + window.kernel_h.saturating_sub(1) * window.dilation_h;
-    let is_inside = bottom < window.in_h && left + window.kernel_w <= window.in_w;
-    let len = window.kernel_w * channels;
-    if window.dilation_w != 1 || !is_inside || len == 0 {
-        return false;
-    }
-    for i in 0..window.kernel_h {
-        let from = ((top + i * window.dilation_h) * window.in_w + left) * channels;
-        let to = &mut patch[i * len..];
-        for at in (0..len).step_by(STEP) {
-            let (from, to) = (&conv.x[from + at..], &mut to[at..]);
-            match (from.first_chunk::<STEP>(), to.first_chunk_mut::<STEP>()) {
-                (Some(from), Some(to)) => *to = from.map(Packable::packed),
-                _ => {
-                    for (to, from) in to.iter_mut().zip(from).take(len - at) {
-                        *to = from.packed();
-                    }
-                }
-            }
-        }
-    }
-    true
 }

@@ -1,5 +1,8 @@
 //! Where tiles of sums go.
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::__m512i;
+
 use super::COLUMNS;
 #[cfg(target_arch = "x86_64")]
 use super::finish::{FinishLanes, Seen, WIDTH, load, pack, store_halves};
@@ -106,8 +109,12 @@ impl<O: Byte> Sink for Finished<'_, O> {
     #[inline(always)]
     unsafe fn open(&self, first: usize) -> [FinishLanes; 2] {
         // SAFETY: the caller vouches for the instructions.
-        [first, first + WIDTH]
-            .map(|first| unsafe { FinishLanes::new(self.finish, self.extremes, first) })
+        unsafe {
+            [
+                FinishLanes::new(self.finish, self.extremes, first),
+                FinishLanes::new(self.finish, self.extremes, first + WIDTH),
+            ]
+        }
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -121,31 +128,33 @@ impl<O: Byte> Sink for Finished<'_, O> {
     ) {
         let filters = self.finish.channels();
         let n = COLUMNS.min(filters - first);
-        let [low, high] = lanes;
+        // Copies: the compiler keeps what nobody points to in registers.
+        let tables = *lanes;
         let out = self.out[pixel * filters..].chunks_mut(2 * filters);
         // SAFETY: the caller vouches for the instructions.
         let mut seen = unsafe { [Seen::nothing(), Seen::nothing()] };
         for (pair, out) in sums.chunks(2).zip(out) {
             // SAFETY: the caller vouches for the instructions.
             unsafe {
-                let mut results = |sums: &[i32]| {
-                    [
-                        low.results(load(sums), &mut seen[0]),
-                        high.results(load(&sums[WIDTH..]), &mut seen[1]),
-                    ]
+                let row = row_results(&tables, &mut seen, &pair[0]);
+                let next = match pair.get(1) {
+                    Some(sums) => row_results(&tables, &mut seen, sums),
+                    None => row,
                 };
-                let row = results(&pair[0]);
-                let next = pair.get(1).map_or(row, |sums| results(sums));
                 let bytes = pack::<O>([row, next]);
                 let (row, next) = out.split_at_mut(filters);
-                let next = next.get_mut(first..first + n).filter(|_| pair.len() == 2);
+                let next = if pair.len() == 2 {
+                    next.get_mut(first..first + n)
+                } else {
+                    None
+                };
                 store_halves(bytes, &mut row[first..first + n], next);
             }
         }
         // SAFETY: the caller vouches for the instructions.
         unsafe {
-            low.add(&seen[0], sums.iter().map(|sums| &sums[..WIDTH]));
-            high.add(&seen[1], sums.iter().map(|sums| &sums[WIDTH..]));
+            lanes[0].add(&seen[0], sums.iter().map(|sums| &sums[..WIDTH]));
+            lanes[1].add(&seen[1], sums.iter().map(|sums| &sums[WIDTH..]));
         }
     }
 
@@ -156,5 +165,28 @@ impl<O: Byte> Sink for Finished<'_, O> {
             // SAFETY: the caller vouches for the instructions.
             unsafe { lanes.count(self.extremes, first) };
         }
+    }
+}
+
+/// Returns the results of the sums of a pixel.
+///
+/// A function, as closures are not compiled for the instructions.
+///
+/// # Safety
+///
+/// The CPU has the instruction set of this module, and the caller is compiled for it.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn row_results(
+    tables: &[FinishLanes; 2],
+    seen: &mut [Seen; 2],
+    sums: &[i32; COLUMNS],
+) -> [__m512i; 2] {
+    // SAFETY: the caller vouches for the instructions.
+    unsafe {
+        [
+            tables[0].results(load(&sums[..WIDTH]), &mut seen[0]),
+            tables[1].results(load(&sums[WIDTH..]), &mut seen[1]),
+        ]
     }
 }

@@ -116,8 +116,10 @@ fn any_rows<L: Lane>(
 }
 
 /// Writes the sums of `N` patches.
+// Never inlined: among other code the compiler does not keep all sums in registers, and takes three times as long.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+#[inline(never)]
 fn rows<L: Lane, const N: usize>(
     operands: &Operands<'_>,
     patches: &[L::Activation],

@@ -18,8 +18,11 @@ use crate::{FileError, atomic};
 ///
 /// # Errors
 ///
-/// The file cannot be written.
+/// The file cannot be written, or the model is not valid, so that nobody could read it.
 pub fn write_bpq(model: &QuantizedModel, path: &Path) -> Result<(), FileError> {
+    model
+        .validate()
+        .map_err(|e| FileError::invalid(path, e.to_string()))?;
     let bytes = bytes(model).map_err(|e| FileError::invalid(path, e))?;
     atomic::write(path, &bytes)
 }

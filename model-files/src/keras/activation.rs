@@ -54,6 +54,7 @@ pub(super) fn activation(config: &Config) -> Result<Activation> {
         "hard_sigmoid" => Activation::HardSigmoid,
         "tanh" => Activation::Tanh,
         "softmax" => Activation::Softmax,
+        "log_softmax" => Activation::LogSoftmax,
         "softplus" => Activation::Softplus,
         "softsign" => Activation::Softsign,
         "elu" => Activation::Elu,

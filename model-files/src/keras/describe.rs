@@ -1,6 +1,6 @@
 //! Layers as JSON and weights, in the words of Keras 2.
 
-use float_model::{Activation, Conv2DTranspose, Layer, Padding, StatefulProjection};
+use float_model::{Activation, Conv2DTranspose, Layer, Padding, StatefulProjection, Volume};
 use ndarray::{Array, ArrayD, Dimension};
 use quantizer_core::PerAxis;
 use serde_json::{Map, Value, json};
@@ -43,6 +43,22 @@ pub(crate) fn describe(layer: &Layer) -> (Map<String, Value>, Weights) {
                 "dilation_rate": conv.dilation, "depth_multiplier": multiplier,
                 "use_bias": conv.bias.is_some() })
         }
+        Layer::Volume(volume) => match volume {
+            Volume::Conv3D(conv) => {
+                let (kt, kh, kw, _, filters) = conv.kernel.dim();
+                push(&mut weights, "kernel", Some(&conv.kernel));
+                push(&mut weights, "bias", conv.bias.as_ref());
+                json!({ "filters": filters, "kernel_size": [kt, kh, kw],
+                    "strides": conv.strides, "padding": padding(conv.padding),
+                    "data_format": "channels_last", "dilation_rate": conv.dilation,
+                    "groups": conv.groups, "use_bias": conv.bias.is_some() })
+            }
+            Volume::ZeroPadding3D(pads) => {
+                json!({ "padding": pads, "data_format": "channels_last" })
+            }
+            Volume::AveragePool3D(pool) => json!({ "pool_size": pool.pool_size,
+                "strides": pool.strides, "padding": "valid", "data_format": "channels_last" }),
+        },
         Layer::SeparableConv2D(conv) => {
             let (kh, kw, _, multiplier) = conv.depthwise_kernel.dim();
             push(
@@ -173,6 +189,7 @@ fn activation(function: Activation) -> Map<String, Value> {
         Activation::HardSigmoid => "hard_sigmoid",
         Activation::Tanh => "tanh",
         Activation::Softmax => "softmax",
+        Activation::LogSoftmax => "log_softmax",
         Activation::Softplus => "softplus",
         Activation::Softsign => "softsign",
         Activation::Elu => "elu",

@@ -14,6 +14,7 @@ use super::values::{
     axis, expect, expect_kernel, flag, integer, integers, invalid, narrowed, numbers, optional_f32,
     padding, pads, pair,
 };
+use super::volume;
 use super::weights::Weights;
 
 /// Why a layer is refused.
@@ -27,7 +28,7 @@ pub(super) type Config = Map<String, Value>;
 pub(super) type Result<T> = std::result::Result<T, LayerRefused>;
 
 /// Classes that [`layer`] knows, by their names in files.
-const KNOWN: [&str; 43] = [
+const KNOWN: [&str; 48] = [
     "InputLayer",
     "Conv2D",
     "Convolution2D",
@@ -59,6 +60,11 @@ const KNOWN: [&str; 43] = [
     "Concatenate",
     "Rescaling",
     "ZeroPadding2D",
+    "Conv3D",
+    "Convolution3D",
+    "ZeroPadding3D",
+    "AveragePooling3D",
+    "AvgPool3D",
     "UpSampling2D",
     "Flatten",
     "Reshape",
@@ -171,6 +177,9 @@ pub(super) fn build(class: &str, config: &Config, weights: &mut Weights) -> Resu
             offset: numbers(config, "offset", 0.0)?,
         }),
         "ZeroPadding2D" => Layer::ZeroPadding2D(pads(config)?),
+        "Conv3D" | "Convolution3D" => Layer::Volume(volume::conv3d(config, weights)?),
+        "ZeroPadding3D" => Layer::Volume(volume::pads(config)?),
+        "AveragePooling3D" | "AvgPool3D" => Layer::Volume(volume::average_pool(config)?),
         "UpSampling2D" => up_sampling(config)?,
         "Flatten" => Layer::Flatten,
         "Reshape" => Layer::Reshape {
@@ -337,7 +346,7 @@ fn batch_normalization(config: &Config, weights: &mut Weights) -> Result<BatchNo
     }
 }
 
-fn bias(config: &Config, weights: &mut Weights) -> Result<Option<Array1<f32>>> {
+pub(super) fn bias(config: &Config, weights: &mut Weights) -> Result<Option<Array1<f32>>> {
     weights.optional("bias", flag(config, "use_bias", true)?.into())
 }
 

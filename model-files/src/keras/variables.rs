@@ -36,6 +36,8 @@ pub(super) fn variables(item: &Item) -> Vec<Variable> {
     let class = item.class.strip_prefix("Quantized").unwrap_or(&item.class);
     let names = match class {
         "Conv2D"
+        | "Conv3D"
+        | "Convolution3D"
         | "Convolution2D"
         | "PaddedConv2D"
         | "Conv2DTranspose"

@@ -12,6 +12,9 @@ use super::refused::Refused;
 /// Stands for the batch in shapes that a model computes.
 pub(super) const BATCH: i64 = i64::MIN;
 
+/// 2^53: integers of models are small.
+const LARGEST_TRUNCATED: f32 = 16_777_216.0 * 16_777_216.0 * 32.0;
+
 /// A constant tensor, row-major.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Constant {
@@ -66,12 +69,43 @@ impl Constant {
         Ok(Self { shape, data })
     }
 
+    /// Returns the number of elements.
+    pub(super) const fn len(&self) -> usize {
+        self.data.len()
+    }
+
     /// Returns the elements as floats.
     pub(super) fn floats(&self) -> Vec<f32> {
         match &self.data {
             Data::Floats(values) => values.clone(),
             Data::Integers(values) => values.iter().map(|v| float(*v)).collect(),
         }
+    }
+
+    /// Returns the constant as floats; a shape with the batch in it stays what it is.
+    pub(super) fn into_floats(self) -> Self {
+        match &self.data {
+            Data::Integers(values) if !values.contains(&BATCH) => {
+                let data = Data::Floats(self.floats());
+                Self { data, ..self }
+            }
+            Data::Integers(_) | Data::Floats(_) => self,
+        }
+    }
+
+    /// Returns the constant as integers: floats are truncated.
+    ///
+    /// # Errors
+    ///
+    /// Floats beyond those that are exact.
+    pub(super) fn into_integers(self) -> Result<Self, Refused> {
+        let Data::Floats(values) = &self.data else {
+            return Ok(self);
+        };
+        let values: Option<Vec<i64>> = values.iter().map(|v| truncated(*v)).collect();
+        let values = values.ok_or_else(|| Refused::unsupported("a constant beyond 2^53"))?;
+        let data = Data::Integers(values);
+        Ok(Self { data, ..self })
     }
 
     /// Returns the integers, `None` for floats.
@@ -103,6 +137,11 @@ impl Data {
 #[expect(clippy::cast_precision_loss, reason = "integers of models are small")]
 const fn float(v: i64) -> f32 {
     v as f32
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the range is checked")]
+fn truncated(v: f32) -> Option<i64> {
+    (v.abs() <= LARGEST_TRUNCATED).then_some(v as i64)
 }
 
 #[expect(

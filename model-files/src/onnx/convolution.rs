@@ -11,6 +11,13 @@ use super::call::Call;
 use super::network::{Network, View};
 use super::refused::Refused;
 
+/// Most of a kernel's extents, strides, dilation and pads: beyond all networks, and no product of
+/// two of them with an extent overflows.
+const MAX_STEP: usize = 1 << 16;
+
+/// Most rows or columns of zeros that are added to a kernel.
+const MAX_WIDER: usize = 16;
+
 /// Window, strides, dilation and pads of a node, rows and columns; those of a sequence have one row.
 struct Window {
     kernel: [usize; 2],
@@ -32,7 +39,19 @@ impl Window {
             [w] => [one, *w],
             _ => [one, one],
         };
+        let strides = call.extents("strides", rank, 1)?;
+        let dilation = call.extents("dilations", rank, 1)?;
         let pads = call.extents("pads", 2 * rank, 0)?;
+        for (what, values, least) in [
+            ("kernel_shape", kernel, 1),
+            ("strides", &strides, 1),
+            ("dilations", &dilation, 1),
+            ("pads", &pads, 0),
+        ] {
+            if values.iter().any(|v| !(least..=MAX_STEP).contains(v)) {
+                return Err(Refused::unsupported(format!("{what} {values:?}")));
+            }
+        }
         let pads = match pads.as_slice() {
             [top, left, bottom, right] => [*top, *bottom, *left, *right],
             [left, right] => [0, 0, *left, *right],
@@ -45,8 +64,8 @@ impl Window {
         let [top, bottom, left, right] = pads;
         Ok(Self {
             kernel: two(kernel, 1),
-            strides: two(&call.extents("strides", rank, 1)?, 1),
-            dilation: two(&call.extents("dilations", rank, 1)?, 1),
+            strides: two(&strides, 1),
+            dilation: two(&dilation, 1),
             pads: Pads {
                 top,
                 bottom,
@@ -96,7 +115,7 @@ impl Window {
             let offset = same_pads(n, *wide, s, 1).0.checked_sub(before)?;
             (offset + k <= *wide).then_some((*wide, offset))
         };
-        let widths = k..=k + 2 * s;
+        let widths = k..=k + (2 * s).min(MAX_WIDER);
         let odd = widths.clone().filter(|wide| wide.rem_euclid(2) == 1);
         odd.chain(widths).find_map(|wide| placed(&wide))
     }
@@ -260,17 +279,29 @@ pub(super) fn conv_transpose(network: &mut Network, call: &Call<'_>) -> Result<V
     let view = network.view(input(call)?, &name)?;
     let (weights, bias) = (kernel(network, call)?, bias(network, call)?);
     let (channels, per_group, kh, kw) = weights.dim();
-    if view.rank() != 4 || call.ints("output_shape").is_some() {
-        return Err(Refused::unsupported("output_shape, or a sequence"));
+    if call.ints("output_shape").is_some() {
+        return Err(Refused::unsupported("output_shape"));
     }
-    let window = Window::new(call, &[kh, kw])?;
-    let extra = call.extents("output_padding", 2, 0)?;
-    let padding = transposed_padding(&window, &extra).ok_or_else(|| {
+    let is_sequence = view.rank() == 3;
+    let spatial = if is_sequence { vec![kw] } else { vec![kh, kw] };
+    let window = Window::new(call, &spatial)?;
+    let mut extra = call.extents("output_padding", spatial.len(), 0)?;
+    if is_sequence {
+        extra.insert(0, 0);
+    }
+    let refused = || {
         Refused::unsupported(format!(
             "pads {:?} with output_padding {extra:?}",
             window.pads
         ))
-    })?;
+    };
+    let (padding, weights) = match transposed_padding(&window, &extra) {
+        Some(padding) => (padding, weights),
+        None => {
+            let wide = widened_transposed(&window, &extra, &weights).ok_or_else(refused)?;
+            (Padding::Same, wide)
+        }
+    };
     let groups = usize::try_from(call.int("group", 1)).unwrap_or(0);
     let image = network.image(&view, &name)?;
     let layer = match (groups, per_group) {
@@ -294,7 +325,42 @@ pub(super) fn conv_transpose(network: &mut Network, call: &Call<'_>) -> Result<V
         _ => return Err(Refused::unsupported(format!("group {groups}"))),
     };
     let layer = network.emit(&name, layer, &[&image])?;
-    Ok(View::image(layer, 4))
+    Ok(View::image(layer, view.rank()))
+}
+
+/// Returns a kernel with rows and columns of zeros, odd if possible, so that 'same' crops what
+/// `window` crops; `None` if there is none.
+fn widened_transposed(
+    window: &Window,
+    extra: &[usize],
+    weights: &Array4<f32>,
+) -> Option<Array4<f32>> {
+    if window.dilation != [1, 1] || window.same_upper {
+        return None;
+    }
+    let pads = [
+        (window.pads.top, window.pads.bottom),
+        (window.pads.left, window.pads.right),
+    ];
+    let side = |axis: usize| {
+        let (k, s, (before, after)) = (window.kernel[axis], window.strides[axis], pads[axis]);
+        if k + extra.get(axis)? != s + before + after {
+            return None; // The output is not as long as the strides make it.
+        }
+        let placed = |wide: &usize| {
+            let offset = (*wide - s).div_euclid(2).checked_sub(before)?;
+            (offset + k <= *wide).then_some((*wide, offset))
+        };
+        let widths = k.max(s)..=k + 2 * s;
+        let odd = widths.clone().filter(|wide| wide.rem_euclid(2) == 1);
+        odd.chain(widths).find_map(|wide| placed(&wide))
+    };
+    let ((height, top), (width, left)) = (side(0)?, side(1)?);
+    let (channels, filters, kh, kw) = weights.dim();
+    let mut wide = Array4::zeros((channels, filters, height, width));
+    wide.slice_mut(s![.., .., top..top + kh, left..left + kw])
+        .assign(weights);
+    Some(wide)
 }
 
 /// Returns Keras' rule for what a transposed convolution crops, `None` if none fits.
@@ -345,8 +411,16 @@ pub(super) fn pool(network: &mut Network, call: &Call<'_>) -> Result<View, Refus
     if !is_max && sizes == window.kernel.map(Some) && window.pads == Pads::default() {
         return global(network, &view, &name);
     }
-    let (image, padding) = match window.padding(sizes) {
-        Some(padding) => (image, padding),
+    let counts_zeros = !is_max && call.int("count_include_pad", 0) != 0;
+    let rule = window.padding(sizes);
+    let (image, padding) = match rule {
+        Some(padding) if padding == Padding::Valid || !counts_zeros => (image, padding),
+        // The zeros of ONNX count; those behind an image that rounding up reads do not.
+        _ if counts_zeros && !window.same_upper && call.int("ceil_mode", 0) == 0 => {
+            let pads = Layer::ZeroPadding2D(window.pads);
+            let padded = network.emit(&format!("{name}_pad"), pads, &[&image])?;
+            (padded, Padding::Valid)
+        }
         None if is_max && window.is_centred(sizes) => {
             let every = Pool2D {
                 pool_size: window.kernel,
@@ -362,11 +436,9 @@ pub(super) fn pool(network: &mut Network, call: &Call<'_>) -> Result<View, Refus
         None if is_max && is_rectified(network, &image) => {
             bordered(network, &window, image, &name)?
         }
+        Some(_) => return Err(Refused::unsupported("count_include_pad")),
         None => return Err(Refused::unsupported(format!("pads {:?}", window.pads))),
     };
-    if !is_max && padding == Padding::Same && call.int("count_include_pad", 0) != 0 {
-        return Err(Refused::unsupported("count_include_pad"));
-    }
     let pool = Pool2D {
         pool_size: window.kernel,
         strides: window.strides,
@@ -381,29 +453,29 @@ pub(super) fn pool(network: &mut Network, call: &Call<'_>) -> Result<View, Refus
     Ok(View::image(layer, view.rank()))
 }
 
-/// Adds the rows and columns that rounding the output extents up reads behind the image.
+/// Gives a window the pads at the end with which extents that are rounded down are those of `ceil_mode`.
+///
+/// ```text
+/// ceil((n + before + after - kernel) / stride) + 1 outputs, without a last one that begins behind the image
+/// ```
 fn round_up(window: &mut Window, sizes: [Option<usize>; 2]) -> Result<(), Refused> {
-    let pads = [
-        window.pads.top + window.pads.bottom,
-        window.pads.left + window.pads.right,
-    ];
-    for axis in 0..2 {
-        let room = sizes[axis].and_then(|n| (n + pads[axis]).checked_sub(window.kernel[axis]));
-        let over = room.and_then(|room| room.checked_rem(window.strides[axis]));
-        let over = over.ok_or_else(|| Refused::unsupported("ceil_mode on open extents"))?;
-        let more = if over == 0 {
-            0
+    let Pads {
+        top,
+        bottom,
+        left,
+        right,
+    } = &mut window.pads;
+    for (axis, before, after) in [(0, *top, bottom), (1, *left, right)] {
+        let (k, s) = (window.kernel[axis], window.strides[axis]);
+        let room = sizes[axis].and_then(|n| Some((n, (n + before + *after).checked_sub(k)?)));
+        let (n, room) = room.ok_or_else(|| Refused::unsupported("ceil_mode on open extents"))?;
+        let last = room.div_ceil(s) * s;
+        let last = if last >= n + before {
+            last.saturating_sub(s)
         } else {
-            window.strides[axis] - over
+            last
         };
-        // A window that would begin behind the image is none.
-        let begins_outside = more >= window.kernel[axis];
-        let end = if axis == 0 {
-            &mut window.pads.bottom
-        } else {
-            &mut window.pads.right
-        };
-        *end += if begins_outside { 0 } else { more };
+        *after = (last + k).saturating_sub(n + before);
     }
     Ok(())
 }
@@ -498,8 +570,13 @@ pub(super) fn up_sample(network: &mut Network, call: &Call<'_>) -> Result<View, 
     let scales = network.constant(scales)?.floats();
     let mode = call.text("mode");
     let transform = call.text("coordinate_transformation_mode");
-    let is_nearest = matches!(mode.as_str(), "" | "nearest")
-        && matches!(transform.as_str(), "" | "asymmetric" | "half_pixel");
+    let nearest = call.text("nearest_mode");
+    let rule = match (place, transform.as_str(), nearest.as_str()) {
+        (1, _, _) => ("asymmetric", "floor"),
+        (_, "", nearest) => ("half_pixel", nearest),
+        (_, transform, nearest) => (transform, nearest),
+    };
+    let is_nearest = matches!(mode.as_str(), "" | "nearest");
     let whole = |v: f32| {
         (1_u16..=64)
             .find(|n| f32::from(*n).to_bits() == v.to_bits())
@@ -508,12 +585,31 @@ pub(super) fn up_sample(network: &mut Network, call: &Call<'_>) -> Result<View, 
     if let [batch, channels, h, w] = scales.as_slice()
         && let (true, Some(1), Some(1)) = (is_nearest, whole(*batch), whole(*channels))
         && let (Some(h), Some(w)) = (whole(*h), whole(*w))
+        && repeats(rule, h)
+        && repeats(rule, w)
     {
         let image = network.image(&view, &name)?;
         let layer = network.emit(&name, Layer::UpSampling2D { size: [h, w] }, &[&image])?;
         return Ok(View::image(layer, 4));
     }
     Err(Refused::unsupported(format!(
-        "mode `{mode}`, `{transform}`, scales {scales:?}"
+        "mode `{mode}`, `{transform}`, `{nearest}`, scales {scales:?}"
     )))
+}
+
+/// Returns whether an enlargement by `factor` repeats every pixel `factor` times.
+///
+/// ```text
+/// output q * factor + r comes from: asymmetric q + r / factor, half_pixel q + (r + 1/2) / factor - 1/2
+/// ```
+fn repeats((transform, nearest): (&str, &str), factor: usize) -> bool {
+    match (transform, nearest) {
+        ("asymmetric" | "half_pixel", _) if factor == 1 => true,
+        ("asymmetric", "floor") => true,
+        // A half is rounded down to q, more than a half is not.
+        ("asymmetric", "" | "round_prefer_floor") => factor == 2,
+        // Less than a half from q on both sides.
+        ("half_pixel", "" | "round_prefer_floor" | "round_prefer_ceil") => true,
+        _ => false,
+    }
 }

@@ -1,6 +1,6 @@
 //! Functions of single elements, sums and products.
 
-use float_model::{Activation, Add, BatchNormalization, Layer, ReLU, Rescaling};
+use float_model::{Activation, Add, BatchNormalization, Dtype, Layer, ReLU, Rescaling};
 use ndarray::{Array1, ArrayD, IxDyn};
 use quantizer_core::PerAxis;
 
@@ -36,23 +36,50 @@ pub(super) fn relu(network: &mut Network, call: &Call<'_>) -> Result<Value, Refu
     element(network, call, Layer::ReLU(ReLU::default()))
 }
 
-/// `Clip` from zero.
+/// `Clip`: a rectifier where it starts at zero, and one between two shifts elsewhere.
 pub(super) fn clip(network: &mut Network, call: &Call<'_>) -> Result<Value, Refused> {
     let end = |index: usize, name: &str, default: f32| match call.input(index) {
         Some(input) => Ok(network.constant(input)?.scalar().unwrap_or(f32::NAN)),
         None => Ok::<f32, Refused>(call.float(name, default)),
     };
     let (min, max) = (end(1, "min", f32::MIN)?, end(2, "max", f32::MAX)?);
-    if min.abs().to_bits() != 0 || max.is_nan() || max <= 0.0 {
+    if !(min < max && min > f32::MIN) {
         return Err(Refused::unsupported(format!("from {min} to {max}")));
     }
     let view = first(network, call)?;
+    if min.abs().to_bits() != 0 {
+        return shifted_clip(network, call, &view, (min, max));
+    }
     let max_value = (max < f32::MAX).then_some(max);
     let relu = ReLU {
         max_value,
         ..ReLU::default()
     };
     let layer = network.emit(&call.layer_name(), Layer::ReLU(relu), &[&view.layer])?;
+    Ok(Value::View(view.with(layer)))
+}
+
+/// `clip(x - min, 0, max - min) + min`.
+fn shifted_clip(
+    network: &mut Network,
+    call: &Call<'_>,
+    view: &View,
+    (min, max): (f32, f32),
+) -> Result<Value, Refused> {
+    let name = call.layer_name();
+    let shift = |by: f32| {
+        Layer::Rescaling(Rescaling {
+            scale: PerAxis::Tensor(1.0),
+            offset: PerAxis::Tensor(by.into()),
+        })
+    };
+    let clip = Layer::ReLU(ReLU {
+        max_value: (max < f32::MAX).then_some(max - min),
+        ..ReLU::default()
+    });
+    let from_zero = network.emit(&format!("{name}_from_0"), shift(-min), &[&view.layer])?;
+    let clipped = network.emit(&format!("{name}_clip"), clip, &[&from_zero])?;
+    let layer = network.emit(&name, shift(min), &[&clipped])?;
     Ok(Value::View(view.with(layer)))
 }
 
@@ -175,7 +202,7 @@ pub(super) fn pow(network: &mut Network, call: &Call<'_>) -> Result<Value, Refus
     Err(Refused::unsupported("other powers than the cube of a gelu"))
 }
 
-/// `Softmax` over the channels.
+/// `Softmax` and `LogSoftmax` over the channels.
 pub(super) fn softmax(network: &mut Network, call: &Call<'_>) -> Result<Value, Refused> {
     let view = first(network, call)?;
     let rank = view.rank();
@@ -193,7 +220,11 @@ pub(super) fn softmax(network: &mut Network, call: &Call<'_>) -> Result<Value, R
     if view.axes.get(axis) != Some(&Some(last)) {
         return Err(Refused::unsupported(format!("over axis {axis}")));
     }
-    let layer = network.emit(&call.layer_name(), Layer::Softmax, &[&view.layer])?;
+    let layer = match call.node.op_type.as_str() {
+        "LogSoftmax" => Layer::Activation(Activation::LogSoftmax),
+        _ => Layer::Softmax,
+    };
+    let layer = network.emit(&call.layer_name(), layer, &[&view.layer])?;
     Ok(Value::View(view.with(layer)))
 }
 
@@ -225,8 +256,69 @@ pub(super) fn batch_norm(network: &mut Network, call: &Call<'_>) -> Result<Value
         epsilon: call.float("epsilon", 1e-5),
         axis: -1,
     };
+    let n_channels = norm.mean.len();
+    let others = [
+        norm.gamma.as_ref(),
+        norm.beta.as_ref(),
+        Some(&norm.variance),
+    ];
+    if let Some(other) = others.into_iter().flatten().find(|v| v.len() != n_channels) {
+        let n_others = other.len();
+        return Err(Refused::invalid(format!(
+            "weights of {n_channels} and of {n_others} channels"
+        )));
+    }
+    let is_positive = |v: &&f32| **v + norm.epsilon > 0.0;
+    if let Some(variance) = norm.variance.iter().find(|v| !is_positive(v)) {
+        return Err(Refused::invalid(format!("a variance of {variance}")));
+    }
     let layer = network.emit(&name, Layer::BatchNormalization(norm), &[&layer])?;
     Ok(Value::View(view.with(layer)))
+}
+
+/// `Cast` of constants, to floats, and of inputs to integers that hold them: others would truncate.
+pub(super) fn cast(network: &mut Network, call: &Call<'_>) -> Result<Value, Refused> {
+    let name = call
+        .input(0)
+        .ok_or_else(|| Refused::invalid("has no input"))?;
+    let to = call.int("to", 0);
+    let is_float = matches!(to, 1 | 10 | 11 | 16);
+    match network.get(name)?.clone() {
+        Value::Unknown => Err(Refused::Silent),
+        Value::Constant(constant) if is_float => Ok(Value::Constant(constant.into_floats())),
+        Value::Constant(constant) => constant.into_integers().map(Value::Constant),
+        value @ (Value::View(_) | Value::Flat(_) | Value::Part(..)) if is_float => Ok(value),
+        Value::View(view) if holds(to, network.layer(&view.layer)) => Ok(Value::View(view)),
+        Value::View(_) | Value::Flat(_) | Value::Part(..) => {
+            Err(Refused::unsupported(format!("to element type {to}")))
+        }
+    }
+}
+
+/// Returns whether the integers of ONNX's element type `to` are enough for those of an input.
+fn holds(to: i64, layer: Option<&Layer>) -> bool {
+    let Some(Layer::Input(input)) = layer else {
+        return false;
+    };
+    let (lo, hi): (i64, i64) = match input.dtype {
+        Dtype::UInt8 => (0, 0xFF),
+        Dtype::Int8 => (-0x80, 0x7F),
+        Dtype::UInt16 => (0, 0xFFFF),
+        Dtype::Int16 => (-0x8000, 0x7FFF),
+        Dtype::Int32 => (i32::MIN.into(), i32::MAX.into()),
+        Dtype::Float32 => return false,
+    };
+    let (least, most): (i64, i64) = match to {
+        2 => (0, 0xFF),
+        3 => (-0x80, 0x7F),
+        4 => (0, 0xFFFF),
+        5 => (-0x8000, 0x7FFF),
+        6 => (i32::MIN.into(), i32::MAX.into()),
+        7 => (i64::MIN, i64::MAX),
+        12 => (0, u32::MAX.into()),
+        _ => return false,
+    };
+    least <= lo && hi <= most
 }
 
 /// `Add`, `Sub`, `Mul` and `Div`.
@@ -331,6 +423,10 @@ fn with_constant(
     let view = network.view(input, &name)?;
     let is_only_use = network.is_only_use(input, &view.layer);
     let (view, values) = by_channel(network, &view, constant, &name)?;
+    let is_finite = |v: &&f32| (if op == "Div" { 1.0 / **v } else { **v }).is_finite();
+    if let Some(v) = values.as_slice().iter().find(|v| !is_finite(v)) {
+        return Err(Refused::invalid(format!("`{op}` with a constant {v}")));
+    }
     if matches!(op, "Add") && is_only_use && becomes_bias(network, &view, &values) {
         return Ok(Value::View(view));
     }

@@ -77,7 +77,15 @@ pub(super) struct Network {
     pub(super) n_uses: BTreeMap<String, usize>,
     /// Batch that the file was exported with, if it is fixed.
     pub(super) batch: Option<usize>,
+    /// Elements that may still be made of constants.
+    budget: usize,
 }
+
+/// Elements that nodes may make of constants, for each element that the file holds.
+const MADE_FOR_EACH: usize = 16;
+
+/// Elements that nodes may make of constants in any file.
+const MADE_ALWAYS: usize = 1 << 16;
 
 impl View {
     /// Returns the view of a layer whose axes are those of ONNX.
@@ -136,7 +144,23 @@ impl Network {
             n_values: BTreeMap::new(),
             n_uses: BTreeMap::new(),
             batch: None,
+            budget: MADE_ALWAYS,
         }
+    }
+
+    /// Allows nodes to make constants in proportion to `n_elements` of the file.
+    pub(super) const fn allow(&mut self, n_elements: usize) {
+        let more = n_elements.saturating_mul(MADE_FOR_EACH);
+        self.budget = self.budget.saturating_add(more);
+    }
+
+    /// Takes elements that are made from what is allowed: a small file cannot ask for much memory.
+    pub(super) fn spend(&mut self, n_elements: usize) -> Result<(), Refused> {
+        let rest = self.budget.checked_sub(n_elements);
+        self.budget = rest.ok_or_else(|| {
+            Refused::unsupported("makes more of constants than a file of this size needs")
+        })?;
+        Ok(())
     }
 
     pub(super) fn set(&mut self, name: &str, value: Value) {

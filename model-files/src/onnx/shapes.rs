@@ -1,6 +1,6 @@
 //! Nodes that move elements, and what models compute of shapes.
 
-use float_model::Layer;
+use float_model::{GlobalAveragePooling2D, Layer, Padding, Pool2D};
 
 use super::call::Call;
 use super::constant::{BATCH, Constant, Data};
@@ -13,7 +13,7 @@ fn input<'a>(call: &Call<'a>) -> Result<&'a str, Refused> {
 }
 
 /// Returns an axis counted from the front.
-fn axis_of(axis: i64, rank: usize) -> Result<usize, Refused> {
+pub(super) fn axis_of(axis: i64, rank: usize) -> Result<usize, Refused> {
     let signed = i64::try_from(rank).unwrap_or(i64::MAX);
     let from_front = if axis < 0 {
         axis.saturating_add(signed)
@@ -42,7 +42,16 @@ fn axes(network: &Network, call: &Call<'_>) -> Result<Option<Vec<i64>>, Refused>
 /// `Transpose`: the same tensor, seen otherwise.
 pub(super) fn transpose(network: &mut Network, call: &Call<'_>) -> Result<Value, Refused> {
     let view = network.view(input(call)?, &call.layer_name())?;
-    let rank = view.rank();
+    let perm = permutation(call, view.rank())?;
+    if perm.first() != Some(&0) {
+        return Err(Refused::unsupported("moves the batch"));
+    }
+    let axes = perm.iter().map(|axis| view.axes[*axis]).collect();
+    Ok(Value::View(View { axes, ..view }))
+}
+
+/// Returns the order of axes that a `Transpose` asks for.
+pub(super) fn permutation(call: &Call<'_>, rank: usize) -> Result<Vec<usize>, Refused> {
     let perm = match call.ints("perm") {
         None => (0..rank).rev().collect(),
         Some(perm) => perm
@@ -55,11 +64,7 @@ pub(super) fn transpose(network: &mut Network, call: &Call<'_>) -> Result<Value,
     if sorted.len() != rank || sorted.iter().enumerate().any(|(i, axis)| i != *axis) {
         return Err(Refused::invalid(format!("perm {perm:?} of {rank} axes")));
     }
-    if perm.first() != Some(&0) {
-        return Err(Refused::unsupported("moves the batch"));
-    }
-    let axes = perm.iter().map(|axis| view.axes[*axis]).collect();
-    Ok(Value::View(View { axes, ..view }))
+    Ok(perm)
 }
 
 /// `Flatten`.
@@ -333,8 +338,8 @@ pub(super) fn concat(network: &mut Network, call: &Call<'_>) -> Result<Value, Re
     Ok(Value::View(view.with(layer)))
 }
 
-/// `ReduceMean` over height and width.
-pub(super) fn reduce_mean(network: &mut Network, call: &Call<'_>) -> Result<Value, Refused> {
+/// `ReduceMean` and `ReduceMax` over height and width.
+pub(super) fn reduce(network: &mut Network, call: &Call<'_>) -> Result<Value, Refused> {
     let name = call.layer_name();
     let view = network.view(input(call)?, &name)?;
     let rank = view.rank();
@@ -343,20 +348,29 @@ pub(super) fn reduce_mean(network: &mut Network, call: &Call<'_>) -> Result<Valu
         .iter()
         .map(|a| axis_of(*a, rank))
         .collect::<Result<Vec<usize>, _>>()?;
-    let last = network.shape(&view.layer).len();
+    let shape = network.shape(&view.layer);
     let mut ours: Vec<usize> = axes.iter().filter_map(|axis| view.axes[*axis]).collect();
     ours.sort_unstable();
     // What is left besides the batch is our last axis, the channels.
-    if last != 3
-        || (ours != [1, 2]
-            && !(rank == 3 && ours == [2] && network.shape(&view.layer)[0] == Some(1)))
-    {
+    if shape.len() != 3 || (ours != [1, 2] && !(rank == 3 && ours == [2] && shape[0] == Some(1))) {
         return Err(Refused::unsupported(format!("over axes {axes:?}")));
     }
-    let pool =
-        Layer::GlobalAveragePooling2D(float_model::GlobalAveragePooling2D { keepdims: false });
-    let layer = network.emit(&name, pool, &[&view.layer])?;
     let keeps = call.int("keepdims", 1) != 0;
+    let is_max = call.node.op_type == "ReduceMax";
+    let layer = if is_max {
+        let [Some(h), Some(w), _] = shape.as_slice() else {
+            return Err(Refused::unsupported("over open extents"));
+        };
+        Layer::MaxPool2D(Pool2D {
+            pool_size: [*h, *w],
+            strides: [*h, *w],
+            padding: Padding::Valid,
+        })
+    } else {
+        Layer::GlobalAveragePooling2D(GlobalAveragePooling2D { keepdims: false })
+    };
+    let layer = network.emit(&name, layer, &[&view.layer])?;
+    let channels = if is_max { 3 } else { 1 };
     let new_axes = view
         .axes
         .iter()
@@ -364,7 +378,7 @@ pub(super) fn reduce_mean(network: &mut Network, call: &Call<'_>) -> Result<Valu
         .filter_map(|(axis, ours)| match ours {
             _ if axes.contains(&axis) => keeps.then_some(None),
             Some(0) => Some(Some(0)),
-            Some(_) => Some(Some(1)),
+            Some(_) => Some(Some(channels)),
             None => Some(None),
         });
     let axes = new_axes.collect();
@@ -393,47 +407,26 @@ pub(super) fn shape(network: &mut Network, call: &Call<'_>) -> Result<Value, Ref
     Ok(Value::Constant(Constant::integers(part)))
 }
 
-/// `Gather` and `Slice` of a shape.
-pub(super) fn part_of_shape(network: &mut Network, call: &Call<'_>) -> Result<Value, Refused> {
-    let constant = network.constant(input(call)?)?.clone();
+/// `Gather` of a shape.
+pub(super) fn gather(network: &Network, call: &Call<'_>) -> Result<Value, Refused> {
+    let constant = network.constant(input(call)?)?;
     let values = constant
         .as_integers()
         .ok_or_else(|| Refused::unsupported("of floats"))?;
-    let at = |v: i64| axis_of(v, values.len());
-    let integers = |index: usize| -> Result<Vec<i64>, Refused> {
-        let name = call
-            .input(index)
-            .ok_or_else(|| Refused::unsupported("without indices"))?;
-        let constant = network.constant(name)?;
-        Ok(constant.as_integers().unwrap_or_default().to_vec())
-    };
-    if call.node.op_type == "Gather" {
-        let name = call
-            .input(1)
-            .ok_or_else(|| Refused::invalid("has no indices"))?;
-        let shape = network.constant(name)?.shape.clone();
-        let picked = integers(1)?
-            .iter()
-            .map(|i| at(*i).map(|i| values[i]))
-            .collect::<Result<_, _>>()?;
-        return Ok(Value::Constant(Constant {
-            shape,
-            data: Data::Integers(picked),
-        }));
-    }
-    let (starts, ends) = (integers(1)?, integers(2)?);
-    let ([start], [end]) = (starts.as_slice(), ends.as_slice()) else {
-        return Err(Refused::unsupported("of several axes"));
-    };
-    let len = i64::try_from(values.len()).unwrap_or(i64::MAX);
-    let place = |v: i64| {
-        usize::try_from(if v < 0 { v.saturating_add(len) } else { v }.clamp(0, len)).unwrap_or(0)
-    };
-    let picked = values
-        .get(place(*start)..place(*end))
+    let name = call
+        .input(1)
+        .ok_or_else(|| Refused::invalid("has no indices"))?;
+    let indices = network.constant(name)?;
+    let picked = indices
+        .as_integers()
         .unwrap_or_default()
-        .to_vec();
-    Ok(Value::Constant(Constant::integers(picked)))
+        .iter()
+        .map(|i| axis_of(*i, values.len()).map(|i| values[i]))
+        .collect::<Result<_, _>>()?;
+    Ok(Value::Constant(Constant {
+        shape: indices.shape.clone(),
+        data: Data::Integers(picked),
+    }))
 }
 
 /// Arithmetic of constants of one element.

@@ -1,7 +1,7 @@
 """Makes small ONNX models and what onnxruntime computes with them.
 
     pip install onnx onnxruntime tf2onnx tensorflow tf_keras
-    python make_onnx.py onnx
+    python make_onnx.py onnx [NAME ...]
 
 Each model gets NAME.onnx and NAME.npz: `x`, channels last as we read it, and `y`, channels last too. The models are
 written node by node as the exporters of PyTorch write them (channels first, names such as /layer/Conv), and by tf2onnx
@@ -39,6 +39,11 @@ class Model:
         output = f"/{len(self.nodes)}/{op}_output_0"
         self.nodes.append(helper.make_node(op, inputs, [output], f"/{len(self.nodes)}/{op}", **attributes))
         return output
+
+    def split(self, x, parts):
+        outputs = [f"/{len(self.nodes)}/Split_output_{i}" for i in range(parts)]
+        self.nodes.append(helper.make_node("Split", [x], outputs, f"/{len(self.nodes)}/Split", axis=1))
+        return outputs
 
     def conv(self, x, c, f, k=3, **attributes):
         extents = [k, k] if isinstance(k, int) else list(k)
@@ -184,6 +189,42 @@ def keras():
     save("keras", proto, (2, 12, 10, 3), channels_first=False)
 
 
+def details():
+    """What the exporters of PyTorch make of F.pad, chunk, amax, clamp, avg_pool2d and transposed convolutions."""
+    m = Model("details", (2, 3, 8, 8), opset=13)
+    # F.pad: the pads of the last axis first, filled up with zeros, reversed in pairs.
+    zeros = m.node("ConstantOfShape", m.constant(np.array([4])), value=numpy_helper.from_array(np.array([0])))
+    pads = m.node("Concat", m.constant(np.array([1, 0, 2, 1])), zeros, axis=0)
+    pads = m.node("Reshape", pads, m.constant(np.array([-1, 2])))
+    last, first, one = m.constant(np.array([-1])), m.constant(np.array([-(2**63) + 1])), m.constant(np.array([0]))
+    pads = m.node("Slice", pads, last, first, one, last)
+    pads = m.node("Reshape", m.node("Transpose", pads, perm=[1, 0]), m.constant(np.array([-1])))
+    x = m.node("Pad", "input", m.node("Cast", pads, to=TensorProto.INT64), mode="constant")
+    x = m.node("Relu", m.conv(x, 3, 8, 3))
+    x = m.node("ConvTranspose", x, m.weights(8, 6, 3, 3), m.weights(6), strides=[2, 2], kernel_shape=[3, 3], pads=[1, 1, 1, 1], output_padding=[1, 1])
+    x = m.node("AveragePool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1], count_include_pad=1)
+    x = m.node("Clip", x, m.constant(np.float32(-1)), m.constant(np.float32(0.75)))
+    a, b = m.split(x, 2)
+    c = m.node("Slice", x, m.constant(np.array([1])), m.constant(np.array([5])), m.constant(np.array([1])), m.constant(np.array([2])))
+    # A channel shuffle, then halves of it.
+    x = m.node("Reshape", x, m.constant(np.array([-1, 2, 3, 9, 7])))
+    x = m.node("Reshape", m.node("Transpose", x, perm=[0, 2, 1, 3, 4]), m.constant(np.array([-1, 6, 9, 7])))
+    d, _ = m.split(x, 2)
+    x = m.node("Concat", m.node("Relu", a), b, c, d, axis=1)
+    x = m.node("ReduceMax", x, axes=[2, 3], keepdims=0)
+    m.write(m.node("LogSoftmax", m.node("Gemm", x, m.weights(11, 4), m.weights(4)), axis=-1))
+
+
+def waves():
+    """A transposed 1-D convolution."""
+    m = Model("waves", (2, 4, 9))
+    x = m.node("ConvTranspose", "input", m.weights(4, 5, 4), m.weights(5), strides=[2], kernel_shape=[4], pads=[1, 1])
+    x = m.node("Relu", m.conv(x, 5, 3, [3], pads=[1, 1]))
+    m.write(m.node("ReduceMean", x, axes=[2], keepdims=0))
+
+
 os.makedirs(OUT, exist_ok=True)
-for make in (resnet, mobilenet, activations, upscaling, sequence, integer_input, keras):
-    make()
+ALL = (resnet, mobilenet, activations, upscaling, sequence, integer_input, keras, details, waves)
+for make in ALL:
+    if make.__name__ in (sys.argv[2:] or [make.__name__]):
+        make()

@@ -1,7 +1,11 @@
 //! Arrays: NumPy's own files, round trips, damage.
 
-use model_files::{ArrayReader, FileError, NpzWriter, read_integers, write_npy_f32};
-use ndarray::{ArrayD, Axis, IxDyn};
+use std::path::Path;
+
+use model_files::{
+    ArrayReader, FileError, NpzWriter, Spool, read_integers, write_npy_f32, write_npy_spooled,
+};
+use ndarray::{ArrayD, Axis, IxDyn, Slice};
 use proptest::prelude::*;
 
 use crate::support::{Scratch, case};
@@ -266,4 +270,64 @@ fn a_folder_is_not_replaced() {
     let path = scratch.path("no such folder/a.npy");
     assert!(write_npy_f32(&path, &array).is_err(), "no folder");
     assert_eq!(scratch.names(), ["folder"], "no temporary file stays");
+}
+
+/// Batches of several arrays, interleaved, are the arrays that they would be in one piece.
+#[test]
+fn arrays_that_grow_on_disk_are_written_as_one() {
+    let scratch = Scratch::new();
+    let target = scratch.path("grown.npz");
+    let mut spool = Spool::new(&target, 3).unwrap();
+    let floats = ArrayD::from_shape_fn(vec![5, 2, 3], |i| {
+        f32::from(u8::try_from(i[0] * 6 + i[1] * 3 + i[2]).unwrap()) - 0.5
+    });
+    let integers = floats.mapv(|v| if v > 20.0 { 1 << 33 } else { -3 });
+    let small = floats.mapv(|v| if v > 20.0 { i64::from(i32::MIN) } else { 7 });
+    for batch in [0..2, 2..2, 2..5] {
+        let of = Slice::from(batch);
+        let part = |x: &ArrayD<i64>| x.slice_axis(Axis(0), of).to_owned();
+        spool.push_integers(0, &part(&integers)).unwrap();
+        let batch = floats.slice_axis(Axis(0), of).to_owned();
+        spool.push_f32(1, &batch).unwrap();
+        spool.push_integers(2, &part(&small)).unwrap();
+    }
+    assert_eq!(spool.holds_floats(0), Some(false));
+    assert_eq!(spool.holds_floats(1), Some(true));
+    let mut grown = NpzWriter::create(&target).unwrap();
+    let whole = scratch.path("whole.npz");
+    let mut npz = NpzWriter::create(&whole).unwrap();
+    for (index, name) in ["wide", "floats", "narrow"].iter().enumerate() {
+        grown.spooled(name, &mut spool, index).unwrap();
+        match index {
+            0 => npz.integers(name, &integers).unwrap(),
+            1 => npz.f32(name, &floats).unwrap(),
+            _ => npz.integers(name, &small).unwrap(),
+        }
+    }
+    grown.finish().unwrap();
+    npz.finish().unwrap();
+    for name in ["wide", "floats", "narrow"] {
+        let read = |path: &Path| {
+            let mut reader = ArrayReader::open(path, Some(name), &[]).unwrap();
+            assert_eq!(reader.shape(), [5, 2, 3], "{name}");
+            reader.next_batch(5).unwrap()
+        };
+        assert_eq!(read(&target), read(&whole), "{name}");
+    }
+    let single = scratch.path("one.npy");
+    write_npy_spooled(&single, &mut spool, 1).unwrap();
+    let plain = scratch.path("plain.npy");
+    write_npy_f32(&plain, &floats).unwrap();
+    assert_eq!(
+        std::fs::read(single).unwrap(),
+        std::fs::read(plain).unwrap()
+    );
+    assert_eq!(
+        scratch.names(),
+        ["grown.npz", "one.npy", "plain.npy", "whole.npz"]
+    );
+    let other = ArrayD::zeros(vec![1, 3, 2]);
+    assert!(spool.push_f32(1, &other).is_err(), "other extents");
+    assert!(spool.push_f32(0, &floats).is_err(), "floats among integers");
+    assert!(spool.push_f32(3, &floats).is_err(), "no such array");
 }

@@ -14,4 +14,5 @@ mod keras;
 mod keras_archives;
 mod keras_files;
 mod onnx;
+mod onnx_nodes;
 mod support;

@@ -9,7 +9,7 @@ use ndarray::{Array1, Array4, ArrayD, s};
 use crate::support::Scratch;
 
 /// Models of the script; all of its files are read.
-const MODELS: [&str; 7] = [
+const MODELS: [&str; 9] = [
     "resnet",
     "mobilenet",
     "activations",
@@ -17,6 +17,8 @@ const MODELS: [&str; 7] = [
     "sequence",
     "integer_input",
     "keras",
+    "details",
+    "waves",
 ];
 
 fn place(name: &str) -> PathBuf {

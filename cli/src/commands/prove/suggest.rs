@@ -42,6 +42,11 @@ pub(super) struct SuggestArgs {
 }
 
 impl SuggestArgs {
+    /// Returns whether labelled data is read, as the flags of samples say.
+    pub(super) const fn reads_data(&self) -> bool {
+        self.data.is_some()
+    }
+
     /// Refuses flags that do not go together.
     pub(super) fn check(&self, args: &ProveArgs) -> Result<()> {
         if self.float.is_some() && self.ranges.is_none() && args.samples.is_none() {

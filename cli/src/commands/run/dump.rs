@@ -3,56 +3,46 @@
 use std::path::Path;
 
 use anyhow::Result;
-use bitproof::model_files::NpzWriter;
+use bitproof::model_files::{NpzWriter, Spool};
 use bitproof::quantizer_core::{PerAxis, QFormat};
 use bitproof::{QuantizedModel, Tensor};
-use ndarray::{ArrayD, Axis, IxDyn};
+use ndarray::{ArrayD, IxDyn};
 
-use super::joined;
-
-/// Every layer's outputs, batch after batch.
+/// Every layer's outputs, batch after batch, on disk.
 pub(super) struct Dump<'m> {
     model: &'m QuantizedModel,
-    integers: Vec<Vec<ArrayD<i64>>>,
-    floats: Vec<Vec<ArrayD<f32>>>,
+    path: &'m Path,
+    spool: Spool,
 }
 
 impl<'m> Dump<'m> {
-    pub(super) fn new(model: &'m QuantizedModel) -> Self {
-        let n_nodes = model.nodes.len();
-        Self {
-            model,
-            integers: vec![Vec::new(); n_nodes],
-            floats: vec![Vec::new(); n_nodes],
-        }
+    pub(super) fn new(model: &'m QuantizedModel, path: &'m Path) -> Result<Self> {
+        let spool = Spool::new(path, model.nodes.len())?;
+        Ok(Self { model, path, spool })
     }
 
-    pub(super) fn add(&mut self, index: usize, tensor: &Tensor) {
+    pub(super) fn add(&mut self, index: usize, tensor: &Tensor) -> Result<()> {
         match tensor.integers() {
-            Some(integers) => self.integers[index].push(integers),
-            None => self.floats[index].push(tensor.floats()),
+            Some(integers) => self.spool.push_integers(index, &integers)?,
+            None => self.spool.push_f32(index, &tensor.floats())?,
         }
+        Ok(())
     }
 
-    pub(super) fn write(&self, path: &Path) -> Result<()> {
-        let mut npz = NpzWriter::create(path)?;
+    /// Writes the file.
+    pub(super) fn finish(mut self) -> Result<()> {
+        let mut npz = NpzWriter::create(self.path)?;
         for (i, node) in self.model.nodes.iter().enumerate() {
-            if !self.floats[i].is_empty() {
-                npz.f32(&format!("{}/float", node.name), &joined(&self.floats[i])?)?;
-                continue;
-            }
-            let views: Vec<_> = self.integers[i].iter().map(|x| x.view()).collect();
-            if views.is_empty() {
-                continue;
-            }
-            let values = ndarray::concatenate(Axis(0), &views)?;
-            if node.inputs.is_empty() {
-                npz.integers(&format!("{}/raw", node.name), &values)?;
-                continue;
-            }
-            npz.integers(&format!("{}/values", node.name), &values)?;
-            if let Some(format) = node.format() {
-                write_format(&mut npz, &node.name, &format)?;
+            let name = &node.name;
+            let what = match self.spool.holds_floats(i) {
+                None => continue,
+                Some(true) => "float",
+                Some(false) if node.inputs.is_empty() => "raw",
+                Some(false) => "values",
+            };
+            npz.spooled(&format!("{name}/{what}"), &mut self.spool, i)?;
+            if let Some(format) = node.format().filter(|_| what == "values") {
+                write_format(&mut npz, name, &format)?;
             }
         }
         Ok(npz.finish()?)

@@ -100,6 +100,7 @@ impl FloatPlace<'_> {
             Layer::PReLU { alpha } => self.prelu(b, x, alpha),
             Layer::DepthwiseConv2DTranspose(conv) => self.depthwise_transpose(b, x, conv),
             Layer::Input(_)
+            | Layer::Volume(_)
             | Layer::StatefulProjection(_)
             | Layer::BufferTempConv(_)
             | Layer::DepthwiseBufferTempConv(_)
@@ -350,6 +351,10 @@ impl FloatPlace<'_> {
             Activation::Softmax => {
                 let x = b.channels_last(x);
                 Ok(b.map("Softmax", self.name, &x, &[], vec![integer("axis", -1)]))
+            }
+            Activation::LogSoftmax => {
+                let x = b.channels_last(x);
+                Ok(b.map("LogSoftmax", self.name, &x, &[], vec![integer("axis", -1)]))
             }
             _ => Err(Refused::unsupported(format!("the activation {f:?}"))),
         }

@@ -1,0 +1,108 @@
+//! Passes over what enters a layer: whole numbers of floats, and the extremes of channels.
+
+use crate::chain::Activation;
+use crate::dispatch::{InstructionSet, Job, dispatch};
+use crate::isa::Kernels;
+
+impl Kernels {
+    /// Writes floats as integers into `out`; returns whether all are whole numbers in `lo..=hi`. If not, what is
+    /// written is unspecified.
+    ///
+    /// The caller chooses a type that holds `lo..=hi`.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the lengths differ.
+    #[must_use]
+    pub fn whole_numbers<T: Activation>(
+        self,
+        x: &[f32],
+        (lo, hi): (i32, i32),
+        out: &mut [T],
+    ) -> bool {
+        assert_eq!(x.len(), out.len(), "an integer for each float");
+        let mut fits = true;
+        let fits_now = &mut fits;
+        dispatch(
+            self,
+            Whole {
+                x,
+                range: (lo, hi),
+                out,
+                fits: fits_now,
+            },
+        );
+        fits
+    }
+
+    /// Lowers `least` and raises `most`, one entry a channel, to the values of `x`, `[pixels, channels]`.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `least` and `most` have other lengths, or `x` is no whole number of pixels.
+    pub fn channel_extremes<T: Activation>(self, x: &[T], least: &mut [T], most: &mut [T]) {
+        assert_eq!(least.len(), most.len(), "both ends of each channel");
+        assert!(x.len().checked_rem(least.len()) == Some(0), "whole pixels");
+        dispatch(self, Ends { x, least, most });
+    }
+}
+
+struct Whole<'a, T> {
+    x: &'a [f32],
+    range: (i32, i32),
+    out: &'a mut [T],
+    fits: &'a mut bool,
+}
+
+impl<T: Activation> Job for Whole<'_, T> {
+    fn n_columns(&self) -> usize {
+        self.x.len()
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        clippy::float_cmp,
+        reason = "a number that comes back unchanged was whole"
+    )]
+    #[inline(always)]
+    fn run<S: InstructionSet, const P: usize, const N: usize>(self, _set: S) {
+        let (lo, hi) = self.range;
+        let mut wrong = 0_u32;
+        for (out, v) in self.out.iter_mut().zip(self.x) {
+            let integer = *v as i32;
+            // The largest `i32` is no f32: 2^31 would come back too.
+            let fits = (integer as f32 == *v)
+                & (*v < -(i32::MIN as f32))
+                & (integer >= lo)
+                & (integer <= hi);
+            wrong |= u32::from(!fits);
+            *out = T::low_bits(i64::from(integer));
+        }
+        *self.fits = wrong == 0;
+    }
+}
+
+struct Ends<'a, T> {
+    x: &'a [T],
+    least: &'a mut [T],
+    most: &'a mut [T],
+}
+
+impl<T: Activation> Job for Ends<'_, T> {
+    fn n_columns(&self) -> usize {
+        self.x.len()
+    }
+
+    #[inline(always)]
+    fn run<S: InstructionSet, const P: usize, const N: usize>(self, _set: S) {
+        let n = self.least.len();
+        let (least, most) = (&mut self.least[..n], &mut self.most[..n]);
+        for pixel in self.x.chunks_exact(n) {
+            for c in 0..n {
+                least[c] = least[c].min(pixel[c]);
+                most[c] = most[c].max(pixel[c]);
+            }
+        }
+    }
+}

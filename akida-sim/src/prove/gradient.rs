@@ -3,12 +3,12 @@
 //! Nothing here is part of a proof. A wrong slope makes the search slower, not its answer wrong:
 //! every witness is replayed.
 
-use float_model::Padding;
-use kernels::{Conv2d, ConvTranspose2d, Dense, Depthwise, DepthwiseTranspose, Kernels, Window};
+mod windows;
+
+use kernels::{Dense, Kernels};
 use ndarray::{Array2, ArrayD, IxDyn};
 use quantizer_core::Stage;
-use quantizer_core::geometry::{same_pads, transposed_crop};
-use quantizer_core::layers::{Border, ConcatAxis, DepthwiseOp, IntegerLayer, IntegerOp};
+use quantizer_core::layers::{ConcatAxis, IntegerLayer, IntegerOp};
 use quantizer_core::log2::mul_pow2;
 use quantizer_core::tensor::int_to_f32;
 
@@ -66,7 +66,7 @@ pub(super) fn at_stage(
             all
         }
         (Stage::DepthwiseAccumulator, IntegerOp::SeparableConv2D { depthwise, .. }) => {
-            vec![depthwise_spread(inputs[0].shape(), &seed, depthwise)]
+            vec![windows::depthwise(inputs[0].shape(), &seed, depthwise)]
         }
         _ => from_sums(layer, inputs, seed),
     }
@@ -111,42 +111,22 @@ fn from_sums(layer: &IntegerLayer, inputs: &[&ArrayD<i64>], sums: Gradient) -> V
     gradients
 }
 
-#[expect(clippy::too_many_lines, reason = "one short arm an operation")]
 fn through(op: &IntegerOp, inputs: &[&ArrayD<i64>], y: Gradient) -> Vec<Gradient> {
     let x = inputs[0];
     let shape = x.shape();
     match op {
-        IntegerOp::Conv2D(op) => {
-            let (kh, kw, _, _) = op.kernel.dim();
-            let before = [0, 1].map(|a| {
-                let (n, k, s) = (shape[a + 1], [kh, kw][a], op.strides[a]);
-                match op.border {
-                    Border::Valid => 0,
-                    Border::Same => same_pads(n, k, s, op.dilation[a]).0,
-                    Border::Value(_) => same_pads(n, k, s, 1).0,
-                }
-            });
-            let steps = [op.strides, op.dilation];
-            let swapped = op.kernel.view().permuted_axes([0, 1, 3, 2]);
-            let kernel: Vec<f32> = swapped.iter().map(|w| weight(*w)).collect();
-            vec![spread(shape, &y, &kernel, ([kh, kw], steps, before))]
-        }
-        IntegerOp::DepthwiseConv2D(op) => vec![depthwise_spread(shape, &y, op)],
+        IntegerOp::Conv2D(op) => vec![windows::conv2d(shape, &y, op)],
+        IntegerOp::DepthwiseConv2D(op) => vec![windows::depthwise(shape, &y, op)],
         IntegerOp::SeparableConv2D {
             depthwise,
             pointwise,
         } => {
             let inner = product(&y, pointwise);
-            vec![depthwise_spread(shape, &inner, depthwise)]
+            vec![windows::depthwise(shape, &inner, depthwise)]
         }
         IntegerOp::Dense { kernel } => vec![product(&y, kernel)],
         IntegerOp::StatefulProjection { kernel, subsample } => {
-            let steps = product(&y, kernel);
-            let mut gradient = ArrayD::zeros(IxDyn(shape));
-            for (at, v) in steps.indexed_iter() {
-                gradient[[at[0], (at[1] + 1) * subsample - 1, at[2]]] = *v;
-            }
-            vec![gradient]
+            vec![every_step(shape, &product(&y, kernel), *subsample)]
         }
         IntegerOp::BufferTempConv { kernel, n_frames } => {
             // Only the newest frame is ours to choose.
@@ -160,37 +140,9 @@ fn through(op: &IntegerOp, inputs: &[&ArrayD<i64>], y: Gradient) -> Vec<Gradient
             scale_channels(&mut gradient, |c| weight(kernel[[newest, c]]));
             vec![gradient]
         }
-        IntegerOp::Conv2DTranspose(op) => {
-            let (kh, kw, channels, filters) = op.kernel.dim();
-            let swapped = op.kernel.view().permuted_axes([0, 1, 3, 2]);
-            let kernel: Vec<f32> = swapped.iter().map(|w| weight(*w)).collect();
-            let window = gathered(shape, &y, ([kh, kw], op.strides, op.padding));
-            let mut gradient = vec![0.0; x.len()];
-            let conv = Conv2d {
-                x: &y.iter().copied().collect::<Vec<_>>(),
-                kernel: &kernel,
-                pad: None,
-                window,
-                channels: filters,
-                filters: channels,
-            };
-            Kernels::active().conv2d_f32(&conv, None, 0..window.out_h, &mut gradient);
-            vec![array(shape, gradient)]
-        }
+        IntegerOp::Conv2DTranspose(op) => vec![windows::transposed(shape, &y, op)],
         IntegerOp::DepthwiseConv2DTranspose(op) => {
-            let (kh, kw, channels) = op.kernel.dim();
-            let kernel: Vec<f32> = op.kernel.iter().map(|w| weight(*w)).collect();
-            let window = gathered(shape, &y, ([kh, kw], op.strides, Padding::Same));
-            let mut gradient = vec![0.0; x.len()];
-            let conv = Depthwise {
-                x: &y.iter().copied().collect::<Vec<_>>(),
-                kernel: &kernel,
-                pad: None,
-                window,
-                channels,
-            };
-            Kernels::active().depthwise_f32(&conv, None, 0..window.out_h, &mut gradient);
-            vec![array(shape, gradient)]
+            vec![windows::depthwise_transposed(shape, &y, op)]
         }
         IntegerOp::ReLU { max } => {
             let mut gradient = y;
@@ -203,19 +155,8 @@ fn through(op: &IntegerOp, inputs: &[&ArrayD<i64>], y: Gradient) -> Vec<Gradient
             }
             vec![gradient]
         }
-        IntegerOp::LookUp { table } => {
-            let half = i64::try_from(table.len().div_euclid(2)).unwrap_or(0);
-            let entry = |v: i64| {
-                let index = usize::try_from(v + half).unwrap_or(0);
-                weight(table[index.min(table.len() - 1)])
-            };
-            let mut gradient = y;
-            for (g, v) in gradient.iter_mut().zip(x) {
-                *g *= (entry(v + 1) - entry(v - 1)) / 2.0 + f32::MIN_POSITIVE;
-            }
-            vec![gradient]
-        }
-        IntegerOp::MaxPool2D(op) => vec![max_pool(*op, x, &y)],
+        IntegerOp::LookUp { table } => vec![looked_up(x, y, table)],
+        IntegerOp::MaxPool2D(op) => vec![windows::max_pool(*op, x, &y)],
         IntegerOp::GlobalAveragePooling2D { .. } => {
             let channels = shape.last().copied().unwrap_or(1).max(1);
             let sums: Vec<f32> = y.iter().copied().collect();
@@ -247,77 +188,26 @@ fn through(op: &IntegerOp, inputs: &[&ArrayD<i64>], y: Gradient) -> Vec<Gradient
     }
 }
 
-/// Returns the gradient before a convolution: a transposed one, with its kernel
-/// `[height, width, filters, channels]`.
-fn spread(
-    x: &[usize],
-    y: &Gradient,
-    kernel: &[f32],
-    (extents, [strides, dilation], before): ([usize; 2], [[usize; 2]; 2], [usize; 2]),
-) -> Gradient {
-    let window = transposed_window(x, y, (extents, [strides, dilation], before));
-    let mut gradient = vec![0.0; x.iter().product()];
-    let conv = ConvTranspose2d {
-        x: &y.iter().copied().collect::<Vec<_>>(),
-        kernel,
-        window,
-        channels: y.shape()[3],
-        filters: x[3],
+/// Returns the gradient before a table: half the step from the entry before to the one behind.
+fn looked_up(x: &ArrayD<i64>, mut gradient: Gradient, table: &[i32]) -> Gradient {
+    let half = i64::try_from(table.len().div_euclid(2)).unwrap_or(0);
+    let entry = |v: i64| {
+        let index = usize::try_from(v + half).unwrap_or(0);
+        weight(table[index.min(table.len() - 1)])
     };
-    Kernels::active().conv2d_transpose_f32(&conv, None, 0..window.out_h, &mut gradient);
-    array(x, gradient)
-}
-
-fn depthwise_spread(x: &[usize], y: &Gradient, op: &DepthwiseOp) -> Gradient {
-    let (kh, kw, channels) = op.kernel.dim();
-    let before = [0, 1].map(|a| match op.padding {
-        Padding::Same => same_pads(x[a + 1], [kh, kw][a], op.strides[a], op.dilation[a]).0,
-        Padding::Valid => 0,
-    });
-    let window = transposed_window(x, y, ([kh, kw], [op.strides, op.dilation], before));
-    let kernel: Vec<f32> = op.kernel.iter().map(|w| weight(*w)).collect();
-    let mut gradient = vec![0.0; x.iter().product()];
-    let conv = DepthwiseTranspose {
-        x: &y.iter().copied().collect::<Vec<_>>(),
-        kernel: &kernel,
-        window,
-        channels,
-    };
-    Kernels::active().depthwise_transpose_f32(&conv, None, 0..window.out_h, &mut gradient);
-    array(x, gradient)
-}
-
-/// Returns the window that takes results back to the inputs of a convolution.
-fn transposed_window(
-    x: &[usize],
-    y: &Gradient,
-    (kernel, [strides, dilation], before): ([usize; 2], [[usize; 2]; 2], [usize; 2]),
-) -> Window {
-    Window {
-        in_h: y.shape()[1],
-        in_w: y.shape()[2],
-        out_h: x[1],
-        out_w: x[2],
-        kernel_h: kernel[0],
-        kernel_w: kernel[1],
-        stride_h: strides[0],
-        stride_w: strides[1],
-        dilation_h: dilation[0],
-        dilation_w: dilation[1],
-        pad_top: before[0],
-        pad_left: before[1],
+    for (g, v) in gradient.iter_mut().zip(x) {
+        *g *= (entry(v + 1) - entry(v - 1)) / 2.0 + f32::MIN_POSITIVE;
     }
+    gradient
 }
 
-/// Returns the window that takes results back to the inputs of a transposed convolution.
-fn gathered(
-    x: &[usize],
-    y: &Gradient,
-    (kernel, strides, padding): ([usize; 2], [usize; 2], Padding),
-) -> Window {
-    let crop =
-        [0, 1].map(|a| transposed_crop(x[a + 1], y.shape()[a + 1], kernel[a], strides[a], padding));
-    transposed_window(x, y, (kernel, [strides, [1, 1]], crop))
+/// Returns the gradient of all steps for that of the last one of each `subsample`.
+fn every_step(shape: &[usize], steps: &Gradient, subsample: usize) -> Gradient {
+    let mut gradient = ArrayD::zeros(IxDyn(shape));
+    for (at, v) in steps.indexed_iter() {
+        gradient[[at[0], (at[1] + 1) * subsample - 1, at[2]]] = *v;
+    }
+    gradient
 }
 
 /// Returns the gradient before a matrix product with `kernel`, `[channels, units]`.
@@ -337,34 +227,6 @@ fn product(y: &Gradient, kernel: &Array2<i32>) -> Gradient {
     };
     Kernels::active().dense_f32(&dense, None, &mut gradient);
     array(&extents, gradient)
-}
-
-fn max_pool(op: quantizer_core::layers::PoolOp, x: &ArrayD<i64>, y: &Gradient) -> Gradient {
-    let shape = x.shape();
-    let mut gradient = ArrayD::zeros(IxDyn(shape));
-    let before = [0, 1].map(|a| match op.padding {
-        Padding::Same => same_pads(shape[a + 1], op.pool_size[a], op.strides[a], 1).0,
-        Padding::Valid => 0,
-    });
-    for (at, g) in y.indexed_iter().filter(|(_, g)| **g != 0.0) {
-        let mut best: Option<([usize; 4], i64)> = None;
-        for (ti, tj) in (0..op.pool_size[0]).flat_map(|i| (0..op.pool_size[1]).map(move |j| (i, j)))
-        {
-            let r = (at[1] * op.strides[0] + ti).checked_sub(before[0]);
-            let s = (at[2] * op.strides[1] + tj).checked_sub(before[1]);
-            let inside = r.zip(s).filter(|(r, s)| *r < shape[1] && *s < shape[2]);
-            if let Some((r, s)) = inside {
-                let place = [at[0], r, s, at[3]];
-                if best.is_none_or(|(_, v)| x[place] > v) {
-                    best = Some((place, x[place]));
-                }
-            }
-        }
-        if let Some((place, _)) = best {
-            gradient[place] += g;
-        }
-    }
-    gradient
 }
 
 fn concatenated(inputs: &[&ArrayD<i64>], axis: ConcatAxis, y: &Gradient) -> Vec<Gradient> {

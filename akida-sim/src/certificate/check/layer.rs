@@ -116,9 +116,7 @@ impl Found {
                 self.looked_up(table, *widths.entries.first().ok_or("no entry")?, x)?
             }
             IntegerOp::GlobalAveragePooling2D { .. } => {
-                let area = item[0].zip(item[1]).map(|(h, w)| h * w);
-                let area = i128::try_from(area.ok_or("open extents")?);
-                let area = area.map_err(|e| e.to_string())?;
+                let area = pixels(item)?;
                 self.clip(Stage::PoolSum, bits, each(x, |v, _| v * area))
             }
             IntegerOp::Add => {
@@ -216,4 +214,10 @@ impl Found {
         };
         Ok(x.iter().map(|x| seen(*x)).collect())
     }
+}
+
+/// Returns the number of pixels of an image.
+fn pixels(item: &[Option<usize>]) -> Checked<i128> {
+    let area = item[0].zip(item[1]).map(|(h, w)| h * w);
+    i128::try_from(area.ok_or("open extents")?).map_err(|e| e.to_string())
 }

@@ -2,6 +2,7 @@
 
 use akida_sim::{QuantizedModel, QuantizedOp, lower};
 use model_files::{FileError, ModelKind, detect, read_bpq, read_quantized_h5, write_bpq};
+use quantizer_core::Stage;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
@@ -71,6 +72,38 @@ fn other_versions_are_refused() {
             "{version}: {error}"
         );
     }
+}
+
+/// An entry aligns its input. One that calls itself another stage, such as one that clips by design,
+/// would not be proved.
+#[test]
+fn entries_that_call_themselves_another_stage_are_refused() {
+    let scratch = Scratch::new();
+    let good = good(&scratch, "13-resnet-add-relu-gap-w4");
+    let (mut n_taken, mut n_refused) = (0, 0);
+    for stage in Stage::ALL {
+        let bytes = changed(&good, &mut |json| {
+            let nodes = json["nodes"].as_array_mut().unwrap();
+            let mut entries = nodes.iter_mut().filter_map(|node| {
+                let entries = node["op"].get_mut("entries")?.as_array_mut()?;
+                entries.first_mut()
+            });
+            entries.next().unwrap()["stage"] = json!(stage.name());
+        });
+        let read = read_bpq(&scratch.write("m.bpq.safetensors", &bytes));
+        let aligns = ["input_expand", "align_left", "align_right", "flatten_align"];
+        if aligns.contains(&stage.name()) {
+            n_taken += 1;
+            assert!(read.is_ok(), "{stage}: {read:?}");
+        } else {
+            n_refused += 1;
+            let error = read.unwrap_err().to_string();
+            let said = format!("an entry called {stage}");
+            assert!(error.contains(&said), "{stage}: {error}");
+        }
+    }
+    assert_eq!(n_taken, 4);
+    assert!(n_refused > 10, "output_rescale and zero_point among them");
 }
 
 /// Every number, string and list of the JSON is replaced in turn by values that mean harm: the

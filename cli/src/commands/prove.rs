@@ -1,17 +1,16 @@
 //! `bitproof prove`.
 
 mod suggest;
+mod witness;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use bitproof::akida_sim::prove::{
     Proof, SearchBudget, StageProof, Verdict, bound, prove, smallest_buffers, with_buffer_bits,
 };
 use bitproof::akida_sim::{QuantizedModel, QuantizedOp};
 use bitproof::findings::{Findings, Level, Outcome, Rule, Status};
-use bitproof::model_files::write_npy_f32;
 use bitproof::{load_quantized, write_certificate};
 use clap::Args;
 use comfy_table::{Table, presets};
@@ -71,6 +70,9 @@ pub(super) fn run(args: &ProveArgs) -> Result<Answer> {
         bail!("--smallest: SARIF and JUnit have no place for it, use --format text or json");
     }
     args.suggest.check(args)?;
+    if let Some(folder) = &args.witness {
+        witness::make_folder(folder)?;
+    }
     let mut model = load_quantized(&path)?;
     if let Some(bits) = args.buffer_bits {
         model = with_buffer_bits(&model, bits)?;
@@ -96,7 +98,7 @@ pub(super) fn run(args: &ProveArgs) -> Result<Answer> {
     })?;
     meter.finish();
     if let Some(folder) = &args.witness {
-        write_witnesses(folder, &proof)?;
+        witness::write_witnesses(folder, &proof)?;
     }
     if let Some(file) = &args.certificate {
         write_certificate(file, &path, &model, args.buffer_bits)?;
@@ -124,34 +126,6 @@ pub(super) fn run(args: &ProveArgs) -> Result<Answer> {
     }
     let refused = proof.is_refuted() || (args.strict && !proof.is_proved());
     Ok(if refused { Answer::No } else { Answer::Yes })
-}
-
-fn write_witnesses(folder: &Path, proof: &Proof) -> Result<()> {
-    fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    for (layer, stage) in proof.stages() {
-        let name = |what: &str| {
-            let layer = layer.name.replace(['/', '\\', ':'], "_");
-            folder.join(format!("{layer}.{}.{what}.npy", stage.bounds.stage))
-        };
-        match &stage.verdict {
-            Verdict::Refuted(witness) => write_npy_f32(&name("witness"), &witness.input)?,
-            Verdict::Possible {
-                layer_input: Some(input),
-                ..
-            } => {
-                for (i, x) in input.inputs.iter().enumerate() {
-                    let what = match i {
-                        0 => "layer-input".to_owned(),
-                        i => format!("layer-input-{i}"),
-                    };
-                    let x = x.mapv(bitproof::quantizer_core::tensor::int_to_f32);
-                    write_npy_f32(&name(&what), &x)?;
-                }
-            }
-            Verdict::Possible { .. } | Verdict::Proved { .. } | Verdict::ByDesign => {}
-        }
-    }
-    Ok(())
 }
 
 fn print_text(model: &QuantizedModel, proof: &Proof, args: &ProveArgs) -> Result<()> {

@@ -227,3 +227,20 @@ fn a_certificate_of_other_buffers_says_so() {
     assert_eq!(json["buffer_bits"], 40);
     assert_eq!(json["proved"], of_wide == 0, "{out}");
 }
+
+#[test]
+fn places_are_checked_before_the_proof() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = quantized("23-transposed-convs");
+    let nowhere = folder.path().join("nowhere/c.json");
+    let nowhere = nowhere.to_str().unwrap();
+    let (code, out, err) = bitproof(&["prove", &model, "--certificate", nowhere]);
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(err.contains("there is no folder"), "{err}");
+    let (code, out, _) = bitproof(&["prove", &model, "--certificate", &model]);
+    assert_eq!((code, out.as_str()), (2, ""), "a model is no place");
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    let (code, out, err) = bitproof(&["prove", &model, "--witness", file.to_str().unwrap()]);
+    assert_eq!((code, out.as_str()), (2, ""), "{err}");
+}

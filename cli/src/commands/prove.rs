@@ -11,7 +11,7 @@ use bitproof::akida_sim::prove::{
 };
 use bitproof::akida_sim::{QuantizedModel, QuantizedOp};
 use bitproof::findings::{Findings, Level, Outcome, Rule, Status};
-use bitproof::{load_quantized, write_certificate};
+use bitproof::{check_place, load_quantized, write_certificate};
 use clap::Args;
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
@@ -41,7 +41,7 @@ pub(crate) struct ProveArgs {
     /// Write each input that overflows, and each layer input that would, as .npy into this folder
     #[arg(long, value_name = "DIR")]
     witness: Option<PathBuf>,
-    /// Write every bound to this file, for `verify-certificate`
+    /// Write every bound to this .json file, for `verify-certificate`
     #[arg(long, value_name = "FILE")]
     certificate: Option<PathBuf>,
     /// Print the smallest buffer of each layer that is proved
@@ -70,6 +70,9 @@ pub(super) fn run(args: &ProveArgs) -> Result<Answer> {
         bail!("--smallest: SARIF and JUnit have no place for it, use --format text or json");
     }
     args.suggest.check(args)?;
+    if let Some(file) = &args.certificate {
+        check_place(file, &["json"], &[&path])?;
+    }
     if let Some(folder) = &args.witness {
         witness::make_folder(folder)?;
     }

@@ -24,7 +24,7 @@ pub use bounds::{LayerBounds, StageBounds, bound};
 pub use budget::SearchBudget;
 pub use products::sum_ranges;
 pub use range::Range;
-pub use width::{SmallestBuffers, smallest_buffers, with_buffer_bits};
+pub use width::{BufferWidth, SmallestBuffers, smallest_buffers, with_buffer_bits};
 
 /// Samples that run at once when they are searched for witnesses.
 const BATCH: usize = 32;

@@ -175,6 +175,42 @@ fn every_fix_of_the_tutorial_is_the_least_that_proves() {
 }
 
 #[test]
+fn smallest_buffers_can_be_pasted() {
+    let flags = "-a 6 --per-tensor-activations -w 4 -o 12 -i 16 -b 32";
+    let project = Project::new("01-tutorial-qparams", flags, json!({}));
+    let proof = printed(project.path(), "prove q.bpq.safetensors --smallest");
+    let config = config(project.path());
+    let (mut n_pasted, mut n_impossible) = (0, 0);
+    for (layer, smallest) in proof["smallest"].as_object().unwrap() {
+        let [own, scaled] = ["buffer_bitwidth", "output_quantizer.buffer_bitwidth"]
+            .map(|key| smallest[key].as_u64().unwrap_or(0));
+        assert_eq!(
+            smallest["possible"],
+            own <= 32 && scaled <= 32,
+            "{layer}: {smallest}"
+        );
+        if smallest["possible"] == false {
+            n_impossible += 1;
+            continue;
+        }
+        let mut entry = config[layer].clone();
+        if own > 0 {
+            entry["buffer_bitwidth"] = json!(own);
+        }
+        if scaled > 0 {
+            entry["output_quantizer"]["buffer_bitwidth"] = json!(scaled);
+        }
+        let pasted = Map::from_iter([(layer.clone(), entry)]);
+        assert!(project.is_proved(layer, &pasted), "{layer}: {smallest}");
+        n_pasted += usize::from(scaled > 0);
+    }
+    assert!(n_pasted > 0, "{proof}");
+    assert_eq!(n_impossible, 1, "a scale asks for more than 32 bits");
+    let (_, text, _) = bitproof(project.path(), "prove q.bpq.safetensors --smallest");
+    assert!(text.contains("32 are the most"), "{text}");
+}
+
+#[test]
 fn inputs_axes_and_buffers_are_fixed_too() {
     // Channels that differ in their binary points overflow where a Flatten aligns them.
     let project = Project::new("03-tiny-conv-8bit-per-axis", "", json!({}));

@@ -21,21 +21,59 @@ enum Budget {
     Whole,
 }
 
-/// The smallest widths for which every intermediate of a layer fits.
+/// Widest buffer that a q_config takes.
+const WIDEST: u32 = 32;
+
+/// Narrowest buffer that a q_config takes.
+const NARROWEST: u32 = 12;
+
+/// The smallest widths for which every intermediate of a layer fits, as a q_config takes them.
+///
+/// Both go together: the buffer of the output quantizer is not narrower than what that of the layer
+/// holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SmallestBuffers {
     /// `buffer_bitwidth` of the layer; `None` if it has no buffer of its own.
-    pub layer: Option<u32>,
+    pub layer: Option<BufferWidth>,
     /// `buffer_bitwidth` of its output quantizer; `None` if that multiplies nothing.
-    pub output_quantizer: Option<u32>,
+    pub output_quantizer: Option<BufferWidth>,
 }
 
-/// Returns the smallest buffers of a layer for which its ranges are proved, its inputs given.
-///
-/// A layer of a single accumulator has 28 bits at most: a larger number says that no buffer is
-/// enough.
+/// The width that a buffer needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BufferWidth {
+    /// Bits, the sign included where the buffer has one.
+    pub bits: u32,
+    /// The most that such a buffer can have.
+    pub most: u32,
+}
+
+impl BufferWidth {
+    /// Returns whether a buffer can be that wide.
+    #[must_use]
+    pub const fn is_possible(self) -> bool {
+        self.bits <= self.most
+    }
+}
+
+/// Returns the smallest buffers of a layer for which its ranges are proved, its inputs given; those
+/// that its inputs and its outputs ask for, if that is more.
 #[must_use]
-pub fn smallest_buffers(layer: &IntegerLayer, bounds: &LayerBounds) -> SmallestBuffers {
+pub fn smallest_buffers(
+    model: &QuantizedModel,
+    node: usize,
+    bounds: &[LayerBounds],
+) -> SmallestBuffers {
+    let none = SmallestBuffers {
+        layer: None,
+        output_quantizer: None,
+    };
+    let Some((of_node, bounds)) = model.nodes.get(node).zip(bounds.get(node)) else {
+        return none;
+    };
+    let QuantizedOp::Integer(layer) = &of_node.op else {
+        return none;
+    };
     let needed = |is_wanted: &dyn Fn(&StageBounds) -> bool| {
         let stages = bounds.stages.iter().filter(|stage| is_wanted(stage));
         let channels = stages.flat_map(|stage| &stage.channels);
@@ -43,11 +81,34 @@ pub fn smallest_buffers(layer: &IntegerLayer, bounds: &LayerBounds) -> SmallestB
     };
     let own =
         needed(&|stage| !stage.stage.clips_by_design() && stage.stage != Stage::ScaleMultiply);
-    let sign = budget(&layer.op).map(|budget| u32::from(budget != Budget::Whole));
+    let taken = of_node.inputs.iter();
+    let taken = taken.filter_map(|input| model.nodes[*input].format());
+    let taken = taken.map(|format| u32::from(format.value_bits.bits()));
+    // An output quantizer must have something to cut off.
+    let narrowed = layer.output.as_ref();
+    let narrowed = narrowed.map(|output| u32::from(output.value_bits.bits()) + 1);
+    let least = own.into_iter().chain(narrowed).chain(taken).max();
+    let own = budget(&layer.op).map(|budget| {
+        let sign = u32::from(budget != Budget::Whole);
+        let most = if budget == Budget::Capped {
+            WIDEST_SINGLE
+        } else {
+            WIDEST
+        };
+        let bits = (least.unwrap_or(0) + sign).max(NARROWEST);
+        (BufferWidth { bits, most }, bits - sign)
+    });
+    let held = own.map_or_else(
+        || u32::from(layer.inner.value_bits.bits()),
+        |(_, held)| held,
+    );
     let scaled = needed(&|stage| stage.stage == Stage::ScaleMultiply);
     SmallestBuffers {
-        layer: sign.zip(own).map(|(sign, bits)| bits + sign),
-        output_quantizer: scaled,
+        layer: own.map(|(width, _)| width),
+        output_quantizer: scaled.map(|scaled| BufferWidth {
+            bits: scaled.max(held).max(NARROWEST),
+            most: WIDEST,
+        }),
     }
 }
 

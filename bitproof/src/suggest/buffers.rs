@@ -13,9 +13,6 @@ use super::{Outcome, Place, Trial, Tried};
 /// Widest buffer that a q_config takes.
 const WIDEST: u32 = 32;
 
-/// Widest buffer of a layer with a single accumulator (NUMERICS.md: N15).
-const WIDEST_SINGLE: u32 = 28;
-
 /// Rounds in which buffers behind a wider one are widened in turn.
 const ROUNDS: usize = 16;
 
@@ -60,7 +57,7 @@ impl<'a> Trial<'a> {
         let QuantizedOp::Integer(layer) = &nodes[index].op else {
             return Err(format!("`{name}` is no layer of integers"));
         };
-        let smallest = smallest_buffers(layer, &tried.bounds[index]);
+        let smallest = smallest_buffers(&tried.model, index, &tried.bounds);
         let scaled = *stage == Stage::ScaleMultiply;
         let needed = if scaled {
             smallest.output_quantizer
@@ -69,16 +66,13 @@ impl<'a> Trial<'a> {
         };
         let needed =
             needed.ok_or_else(|| format!("{stage} of `{name}` has no buffer of its own"))?;
-        let widest = if !scaled && has_one_accumulator(&layer.op) {
-            WIDEST_SINGLE
-        } else {
-            WIDEST
-        };
-        if needed > widest {
+        if !needed.is_possible() {
             return Err(format!(
-                "{stage} of `{name}` needs {needed} bits, and {widest} are the most"
+                "{stage} of `{name}` needs {} bits, and {} are the most",
+                needed.bits, needed.most
             ));
         }
+        let needed = needed.bits;
         plan.set(name, if scaled { &SCALED } else { &OWN }, json!(needed));
         if !scaled {
             let sign = u32::from(!is_unsigned(&layer.op));
@@ -120,17 +114,5 @@ const fn is_unsigned(op: &IntegerOp) -> bool {
     matches!(
         op,
         IntegerOp::ReLU { .. } | IntegerOp::GlobalAveragePooling2D { .. }
-    )
-}
-
-const fn has_one_accumulator(op: &IntegerOp) -> bool {
-    matches!(
-        op,
-        IntegerOp::Conv2D(_)
-            | IntegerOp::DepthwiseConv2D(_)
-            | IntegerOp::Conv2DTranspose(_)
-            | IntegerOp::DepthwiseConv2DTranspose(_)
-            | IntegerOp::Dense { .. }
-            | IntegerOp::StatefulProjection { .. }
     )
 }

@@ -1,15 +1,16 @@
 //! `bitproof prove`.
 
+mod smallest;
 mod suggest;
 mod witness;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+use bitproof::akida_sim::QuantizedModel;
 use bitproof::akida_sim::prove::{
-    Proof, SearchBudget, StageProof, Verdict, bound, prove, smallest_buffers, with_buffer_bits,
+    Proof, SearchBudget, StageProof, Verdict, prove, with_buffer_bits,
 };
-use bitproof::akida_sim::{QuantizedModel, QuantizedOp};
 use bitproof::findings::{Findings, Level, Outcome, Rule, Status};
 use bitproof::{check_place, load_quantized, write_certificate};
 use clap::Args;
@@ -151,7 +152,7 @@ fn print_text(model: &QuantizedModel, proof: &Proof, args: &ProveArgs) -> Result
     crate::outln!("{table}");
     if args.smallest {
         crate::outln!();
-        print_smallest(model)?;
+        smallest::print(model)?;
     }
     let count = |is: fn(&Verdict) -> bool| proof.stages().filter(|(_, s)| is(&s.verdict)).count();
     let proved = count(|v| matches!(v, Verdict::Proved { .. }));
@@ -264,26 +265,6 @@ fn findings(path: &Path, proof: &Proof, args: &ProveArgs) -> Findings {
     }
 }
 
-fn print_smallest(model: &QuantizedModel) -> Result<()> {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header([
-        "layer",
-        "smallest buffer_bitwidth",
-        "of its output quantizer",
-    ]);
-    let show = |bits: Option<u32>| bits.map_or_else(|| "-".to_owned(), |bits| bits.to_string());
-    for (node, bounds) in model.nodes.iter().zip(bound(model)?) {
-        if let QuantizedOp::Integer(layer) = &node.op {
-            let smallest = smallest_buffers(layer, &bounds);
-            let (own, output) = (smallest.layer, smallest.output_quantizer);
-            table.add_row([node.name.clone(), show(own), show(output)]);
-        }
-    }
-    crate::outln!("{table}");
-    Ok(())
-}
-
 fn to_json(model: &QuantizedModel, proof: &Proof, args: &ProveArgs) -> Result<Value> {
     let layers: Vec<Value> = proof
         .layers
@@ -304,22 +285,9 @@ fn to_json(model: &QuantizedModel, proof: &Proof, args: &ProveArgs) -> Result<Va
     let mut report = json!({ "verdict": verdict, "buffer_bits": args.buffer_bits, "seed": args.seed,
             "layers": layers });
     if args.smallest {
-        report["smallest"] = smallest_json(model)?;
+        report["smallest"] = smallest::to_json(model)?;
     }
     Ok(report)
-}
-
-fn smallest_json(model: &QuantizedModel) -> Result<Value> {
-    let mut all = serde_json::Map::new();
-    for (node, bounds) in model.nodes.iter().zip(bound(model)?) {
-        if let QuantizedOp::Integer(layer) = &node.op {
-            let smallest = smallest_buffers(layer, &bounds);
-            let entry = json!({ "buffer_bitwidth": smallest.layer,
-                "output_quantizer.buffer_bitwidth": smallest.output_quantizer });
-            all.insert(node.name.clone(), entry);
-        }
-    }
-    Ok(Value::Object(all))
 }
 
 fn stage_json(stage: &StageProof) -> Value {

@@ -8,6 +8,7 @@ mod layer_input;
 mod places;
 mod products;
 mod range;
+mod replay;
 mod search;
 mod taps;
 mod temporal;
@@ -16,8 +17,9 @@ mod width;
 use ndarray::{ArrayD, Axis};
 use quantizer_core::Stage;
 
+use crate::ModelError;
 use crate::model::QuantizedModel;
-use crate::{Executor, ModelError};
+use replay::Replay;
 use search::{Search, Target};
 
 pub use bounds::{LayerBounds, StageBounds, bound};
@@ -37,6 +39,9 @@ const CHANNELS: usize = 3;
 pub struct Proof {
     /// Layers that run on integers, in the order of the model's nodes.
     pub layers: Vec<LayerProof>,
+    /// Whether inputs were searched wherever a range does not fit. They are not where the model's
+    /// extents are open: then samples alone can refute.
+    pub searched: bool,
 }
 
 /// What is known of the intermediates of one layer.
@@ -130,13 +135,13 @@ impl LayerProof {
 /// Proves or refutes every intermediate of `model`.
 ///
 /// Ranges come from [`bound`]. Where one does not fit, network inputs are searched: first the
-/// `samples`, `[batch, ...]`, then the extreme patches that the signs of the weights ask for. Every
-/// witness was replayed in the simulator. `progress` is told how many intermediates of how many
+/// `samples`, `[batch, ...]`, then, for known extents, the extreme patches that the signs of the
+/// weights ask for. Every witness was replayed in the simulator. `progress` is told how many intermediates of how many
 /// were searched.
 ///
 /// # Errors
 ///
-/// A model with open extents, or samples that it cannot take.
+/// What [`bound`] refuses, or samples that the model cannot take.
 pub fn prove(
     model: &QuantizedModel,
     samples: Option<&ArrayD<f32>>,
@@ -167,11 +172,20 @@ pub fn prove(
             stages,
         });
     }
-    let mut proof = Proof { layers };
-    if let Some(mut search) = Search::new(model, &bounds, budget.seed) {
-        if let Some(samples) = samples.filter(|_| !open.is_empty()) {
-            try_samples(model, &search, samples, &mut proof)?;
-        }
+    let mut proof = Proof {
+        layers,
+        searched: true,
+    };
+    if open.is_empty() {
+        return Ok(proof);
+    }
+    let replay = Replay::new(model);
+    if let Some(samples) = samples {
+        try_samples(&replay, samples, &mut proof)?;
+    }
+    let search = Search::new(replay, &bounds, budget.seed);
+    proof.searched = search.is_some();
+    if let Some(mut search) = search {
         for (done, (layer, stage)) in open.iter().enumerate() {
             progress(done, open.len());
             settle(&mut search, &mut proof.layers[*layer], *stage, budget)?;
@@ -223,14 +237,12 @@ fn worst_channels(bounds: &StageBounds) -> Vec<(usize, bool)> {
 
 /// Refutes the intermediates that samples make overflow.
 fn try_samples(
-    model: &QuantizedModel,
-    search: &Search<'_>,
+    replay: &Replay<'_>,
     samples: &ArrayD<f32>,
     proof: &mut Proof,
 ) -> Result<(), ModelError> {
-    let executor = Executor::new(model);
     for batch in samples.axis_chunks_iter(Axis(0), BATCH) {
-        let run = executor.outputs(&batch.to_owned())?;
+        let run = replay.executor.outputs(&batch.to_owned())?;
         for layer in &mut proof.layers {
             for stage in &mut layer.stages {
                 let (node, name) = (layer.node, stage.bounds.stage);
@@ -240,7 +252,7 @@ fn try_samples(
                     continue;
                 }
                 for item in batch.axis_chunks_iter(Axis(0), 1) {
-                    if let Some(witness) = search.replay(&item.to_owned(), node, name)? {
+                    if let Some(witness) = replay.item(&item.to_owned(), node, name)? {
                         stage.verdict = Verdict::Refuted(witness);
                         break;
                     }

@@ -5,6 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
+use bitproof::model_files::write_npy_f32;
+use bitproof::{load_quantized, save};
+use ndarray::{ArrayD, IxDyn};
 use serde_json::Value;
 
 fn case(name: &str) -> PathBuf {
@@ -226,6 +229,53 @@ fn a_certificate_of_other_buffers_says_so() {
     let json: Value = serde_json::from_str(&out).unwrap();
     assert_eq!(json["buffer_bits"], 40);
     assert_eq!(json["proved"], of_wide == 0, "{out}");
+}
+
+#[test]
+fn samples_run_where_extents_are_open_and_nothing_is_searched() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let mut model = load_quantized(Path::new(&quantized("22-zeropadding"))).unwrap();
+    let n_images = model
+        .nodes
+        .iter()
+        .take_while(|n| n.shape.len() == 3)
+        .count();
+    for node in &mut model.nodes[..n_images] {
+        node.shape[..2].fill(None);
+    }
+    let Some(last) = model.nodes[..n_images]
+        .iter()
+        .rposition(|n| n.format().is_some())
+    else {
+        unreachable!("convolutions")
+    };
+    model.nodes.truncate(last + 1);
+    model.outputs = vec![last];
+    let path = file("open.bpq.safetensors");
+    save(&model, Path::new(&path)).unwrap();
+    let args = ["prove", &path, "--buffer-bits", "22"];
+    let (code, out, err) = bitproof(&args);
+    assert_eq!(code, 0, "{out} {err}");
+    assert!(
+        out.contains("as the model's extents are open; --samples"),
+        "{out}"
+    );
+    let mut extents = vec![1, 9, 9];
+    extents.extend(model.nodes[0].shape.last().copied().flatten());
+    for (value, expected) in [(0.0, "possible"), (255.0, "refuted")] {
+        let samples = file("x.npy");
+        let x = ArrayD::from_elem(IxDyn(&extents), value);
+        write_npy_f32(Path::new(&samples), &x).unwrap();
+        let run = [&args[..], &["--samples", &samples]].concat();
+        let (_, out, _) = bitproof(&[&run[..], &["--format", "json"]].concat());
+        let json: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(json["verdict"], expected, "{value}");
+        assert_eq!(json["searched"], false);
+        let (code, out, _) = bitproof(&run);
+        assert_eq!(code, i32::from(value > 0.0), "{out}");
+        assert_eq!(out.contains("no sample makes one"), value == 0.0, "{out}");
+    }
 }
 
 #[test]

@@ -5,7 +5,8 @@ use quantizer_core::layers::IntegerLayer;
 
 use super::LayerWitness;
 use super::gradient::Gradient;
-use super::search::{Extremes, Search, Target};
+use super::replay::Extremes;
+use super::search::{Search, Target};
 use crate::model::QuantizedOp;
 
 /// Places at which an intermediate is tried; the definition takes its time for a large layer, where

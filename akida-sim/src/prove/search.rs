@@ -6,16 +6,17 @@
 //! step led, from several starts.
 
 use ndarray::{ArrayD, Axis, IxDyn};
+use quantizer_core::Stage;
 use quantizer_core::layers::IntegerLayer;
 use quantizer_core::log2::mul_pow2;
 use quantizer_core::tensor::int_to_f32;
-use quantizer_core::{Observe, Stage, ValueBits};
 
 use super::bounds::LayerBounds;
 use super::gradient::{Gradient, at_stage, backward, stage_extents};
+use super::replay::{Replay, Trace};
 use super::{Range, Witness, places};
+use crate::ModelError;
 use crate::model::{InputKind, QuantizedModel, QuantizedOp};
-use crate::{Executor, ModelError};
 
 /// Runs that take a witness further once it is found.
 const FURTHER_RUNS: usize = 2;
@@ -35,37 +36,10 @@ pub(super) struct Target {
     pub(super) upward: bool,
 }
 
-/// Extremes of the intermediates of one layer, channel by channel.
-#[derive(Debug, Default)]
-pub(super) struct Extremes(std::collections::BTreeMap<(Stage, usize), (Range, ValueBits)>);
-
-impl Observe for Extremes {
-    fn see(&mut self, stage: Stage, channel: usize, value: i64, value_bits: ValueBits) {
-        let seen = Range::from(value);
-        let entry = self.0.entry((stage, channel)).or_insert((seen, value_bits));
-        entry.0 = entry.0.union(seen);
-    }
-}
-
-impl Extremes {
-    /// Returns the channels of `stage` that overflow, each with its worst value.
-    pub(super) fn overflows(&self, stage: Stage) -> Vec<(usize, i64)> {
-        let of_stage = self.0.iter().filter(|((s, _), _)| *s == stage);
-        let worst = of_stage.filter_map(|((_, channel), (range, bits))| {
-            let outside = [range.lo, range.hi]
-                .into_iter()
-                .filter(|v| !bits.contains(*v));
-            let worst = outside.max_by_key(|v| v.unsigned_abs())?;
-            Some((*channel, worst))
-        });
-        worst.collect()
-    }
-}
-
-/// Runs a model on single inputs and keeps every layer's integers.
+/// Climbs from inputs of a model to others that take an intermediate further outwards.
 pub(super) struct Search<'m> {
     pub(super) model: &'m QuantizedModel,
-    executor: Executor<'m>,
+    replay: Replay<'m>,
     pub(super) bounds: &'m [LayerBounds],
     entry: Entry,
     random: u64,
@@ -92,20 +66,10 @@ struct Entry {
     shape: Vec<usize>,
 }
 
-/// One run: the network's input and every layer's integers.
-struct Trace {
-    input: ArrayD<f32>,
-    tensors: Vec<Option<ArrayD<i64>>>,
-    counters: Vec<quantizer_core::Counters>,
-}
-
 impl<'m> Search<'m> {
     /// Returns the search of `model`, `None` if its input has open extents or is all in float.
-    pub(super) fn new(
-        model: &'m QuantizedModel,
-        bounds: &'m [LayerBounds],
-        seed: u64,
-    ) -> Option<Self> {
+    pub(super) fn new(replay: Replay<'m>, bounds: &'m [LayerBounds], seed: u64) -> Option<Self> {
+        let model = replay.model;
         let node = model.nodes.iter().position(|node| {
             matches!(
                 node.op,
@@ -120,7 +84,7 @@ impl<'m> Search<'m> {
         };
         Some(Self {
             model,
-            executor: Executor::new(model),
+            replay,
             bounds,
             entry,
             random: seed,
@@ -141,7 +105,7 @@ impl<'m> Search<'m> {
         while left > 0 {
             left -= 1;
             let trace = self.run(&x)?;
-            let found = self.witness(target.node, target.stage, &trace)?;
+            let found = self.replay.witness(target.node, target.stage, &trace)?;
             let is_better = found.as_ref().is_some_and(|w| {
                 best.as_ref()
                     .is_none_or(|b| reach(w, target) > reach(b, target))
@@ -202,49 +166,6 @@ impl<'m> Search<'m> {
         let all = (0..places).filter_map(|place| Some((place, reached(place)?)));
         let best = all.reduce(|a, b| if b.1 > a.1 { b } else { a });
         best.map_or(0, |(place, _)| place)
-    }
-
-    /// Returns the witness that one item of samples is for the first intermediate of
-    /// `open` that it makes overflow.
-    pub(super) fn replay(
-        &self,
-        item: &ArrayD<f32>,
-        node: usize,
-        stage: Stage,
-    ) -> Result<Option<Witness>, ModelError> {
-        let trace = self.traced(item.clone())?;
-        self.witness(node, stage, &trace)
-    }
-
-    /// Returns the witness of a run, if its layer overflows there.
-    fn witness(
-        &self,
-        node: usize,
-        stage: Stage,
-        trace: &Trace,
-    ) -> Result<Option<Witness>, ModelError> {
-        let overflows = trace.counters[node]
-            .get(stage)
-            .is_some_and(|c| c.saturated > 0);
-        let QuantizedOp::Integer(layer) = &self.model.nodes[node].op else {
-            return Ok(None);
-        };
-        if !overflows {
-            return Ok(None);
-        }
-        // The scalar definition says which channels: the executor only counts.
-        let inputs: Vec<&ArrayD<i64>> = self.model.nodes[node]
-            .inputs
-            .iter()
-            .filter_map(|i| trace.tensors[*i].as_ref())
-            .collect();
-        let mut extremes = Extremes::default();
-        let run = layer.run(&inputs, &mut extremes);
-        run.map_err(|e| ModelError::layer(&self.model.nodes[node].name, e))?;
-        Ok(Some(Witness {
-            input: trace.input.clone(),
-            channels: extremes.overflows(stage),
-        }))
     }
 
     /// Returns the gradient of the network's integers for one result of the target.
@@ -364,19 +285,7 @@ impl<'m> Search<'m> {
     }
 
     fn run(&self, x: &ArrayD<i64>) -> Result<Trace, ModelError> {
-        self.traced(self.network_input(x))
-    }
-
-    fn traced(&self, input: ArrayD<f32>) -> Result<Trace, ModelError> {
-        let mut tensors = vec![None; self.model.nodes.len()];
-        let run = self.executor.run(&input, &mut |index, tensor| {
-            tensors[index] = tensor.integers();
-        })?;
-        Ok(Trace {
-            input,
-            tensors,
-            counters: run.counters,
-        })
+        self.replay.run(self.network_input(x))
     }
 
     /// Returns the network input that gives the integers `x`.

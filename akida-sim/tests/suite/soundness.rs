@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use akida_sim::certificate::{Certificate, certify, check};
 use akida_sim::prove::{
-    LayerBounds, SearchBudget, StageBounds, Verdict, bound, prove, with_buffer_bits,
+    LayerBounds, SearchBudget, StageBounds, StageProof, Verdict, bound, prove, with_buffer_bits,
 };
 use akida_sim::{Executor, ModelMemory, QuantizedModel, QuantizedOp};
 use ndarray::ArrayD;
@@ -120,6 +120,34 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn samples_refute_models_of_open_extents() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut n_refuted = 0;
+    for _ in 0..300 {
+        let mut chain = chains().new_tree(&mut runner).unwrap().current();
+        chain.open = [true; 2];
+        let model = model(&chain);
+        let samples = inputs(&chain, 2, 0);
+        let run = Executor::new(&model).outputs(&samples).unwrap();
+        let budget = SearchBudget::default();
+        let proof = prove(&model, Some(&samples), budget, &mut |_, _| ()).unwrap();
+        let is_open = |stage: &StageProof| matches!(stage.verdict, Verdict::Possible { .. });
+        for (layer, stage) in proof.stages() {
+            let count = run.counters[layer.node].get(stage.bounds.stage);
+            let saturated = count.is_some_and(|count| count.saturated > 0);
+            let is_refuted = matches!(stage.verdict, Verdict::Refuted(_));
+            let clips = stage.bounds.stage.clips_by_design();
+            assert_eq!(is_refuted, saturated && !clips, "{} {chain:?}", layer.name);
+            n_refuted += usize::from(is_refuted);
+        }
+        assert!(proof.searched || proof.stages().any(|(_, s)| !s.bounds.fits()));
+        let is_settled = !proof.stages().any(|(_, stage)| is_open(stage));
+        assert!(is_settled || !proof.searched, "{chain:?}");
+    }
+    assert!(n_refuted > 20, "only {n_refuted} are refuted");
 }
 
 /// Returns a name for each operation that the chains must reach.

@@ -159,16 +159,28 @@ fn print_text(model: &QuantizedModel, proof: &Proof, args: &ProveArgs) -> Result
     let refuted = count(|v| matches!(v, Verdict::Refuted(_)));
     let possible = count(|v| matches!(v, Verdict::Possible { .. }));
     crate::outln!("\n{proved} intermediates proved, {refuted} refuted, {possible} possible");
-    if proof.is_proved() {
-        crate::outln!("PROVED: no input can overflow a buffer");
-    } else if proof.is_refuted() {
-        crate::outln!("REFUTED: an input overflows a buffer");
-    } else {
-        crate::outln!(
-            "NOT PROVED: ranges allow an overflow, but no input was found that makes one"
-        );
-    }
+    crate::outln!("{}", conclusion(proof, args));
     Ok(())
+}
+
+/// Returns what follows for the model.
+fn conclusion(proof: &Proof, args: &ProveArgs) -> String {
+    if proof.is_proved() {
+        "PROVED: no input can overflow a buffer".to_owned()
+    } else if proof.is_refuted() {
+        "REFUTED: an input overflows a buffer".to_owned()
+    } else {
+        let found = match (proof.searched, &args.samples) {
+            (true, _) => "but no input was found that makes one",
+            (false, Some(_)) => {
+                "and no sample makes one; other inputs are not searched, as the model's extents are open"
+            }
+            (false, None) => {
+                "and inputs are not searched, as the model's extents are open; --samples runs inputs"
+            }
+        };
+        format!("NOT PROVED: ranges allow an overflow, {found}")
+    }
 }
 
 /// Returns the least and the largest value of any channel.
@@ -283,7 +295,7 @@ fn to_json(model: &QuantizedModel, proof: &Proof, args: &ProveArgs) -> Result<Va
         "possible"
     };
     let mut report = json!({ "verdict": verdict, "buffer_bits": args.buffer_bits, "seed": args.seed,
-            "layers": layers });
+            "searched": proof.searched, "layers": layers });
     if args.smallest {
         report["smallest"] = smallest::to_json(model)?;
     }

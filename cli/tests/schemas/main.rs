@@ -252,7 +252,10 @@ fn the_checker_sees_mistakes() {
     let stage = json!({ "stage": "sum", "value_bits": 3, "lo": -9, "hi": 9, "channels": [[-9, 9]],
         "verdict": "proved", "spare_bits": 1 });
     let layer = |stage: &Value| json!({ "name": "a", "class_name": "B", "stages": [stage] });
-    let proof = |stage: &Value| json!({ "verdict": "proved", "buffer_bits": null, "seed": 0, "layers": [layer(stage)] });
+    let proof = |stage: &Value| {
+        json!({ "verdict": "proved", "buffer_bits": null, "seed": 0,
+        "searched": true, "layers": [layer(stage)] })
+    };
     assert_eq!(
         mistakes(&schema, &proof(&stage)),
         [""; 0],

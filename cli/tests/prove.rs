@@ -279,6 +279,26 @@ fn samples_run_where_extents_are_open_and_nothing_is_searched() {
 }
 
 #[test]
+fn layers_in_float_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("part.bpq.safetensors");
+    let part = path.to_str().unwrap();
+    let model = case("03-tiny-conv-8bit-per-axis").join("model.h5");
+    let model = model.to_str().unwrap();
+    let until = ["--quantize-until", "relu_1", "-ns", "4", "-s", part];
+    let (code, _, err) = bitproof(&[&["quantize", model], &until[..]].concat());
+    assert_eq!(code, 0, "{err}");
+    let (_, out, _) = bitproof(&["prove", part]);
+    let said = "4 layers run in float, of which nothing is said: conv_2, relu_2, flatten, dense";
+    assert!(out.contains(said), "{out}");
+    let (_, out, _) = bitproof(&["prove", part, "--format", "json"]);
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(json["float_layers"].as_array().unwrap().len(), 4);
+    let (_, out, _) = bitproof(&["prove", &quantized("23-transposed-convs")]);
+    assert!(!out.contains("in float"), "{out}");
+}
+
+#[test]
 fn places_are_checked_before_the_proof() {
     let folder = tempfile::tempdir().unwrap();
     let model = quantized("23-transposed-convs");

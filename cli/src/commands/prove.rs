@@ -7,10 +7,10 @@ mod witness;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use bitproof::akida_sim::QuantizedModel;
 use bitproof::akida_sim::prove::{
     Proof, SearchBudget, StageProof, Verdict, prove, with_buffer_bits,
 };
+use bitproof::akida_sim::{QuantizedModel, QuantizedOp};
 use bitproof::findings::{Findings, Level, Outcome, Rule, Status};
 use bitproof::{check_place, load_quantized, write_certificate};
 use clap::Args;
@@ -23,6 +23,9 @@ use crate::{Answer, inputs, samples};
 
 /// Samples that are searched for witnesses, at most.
 const MAX_SAMPLES: usize = 256;
+
+/// Layers in float that are named, at most.
+const MOST_NAMED: usize = 8;
 
 /// The only rule of a proof.
 const BUFFER_OVERFLOW: &str = "buffer-overflow";
@@ -159,13 +162,13 @@ fn print_text(model: &QuantizedModel, proof: &Proof, args: &ProveArgs) -> Result
     let refuted = count(|v| matches!(v, Verdict::Refuted(_)));
     let possible = count(|v| matches!(v, Verdict::Possible { .. }));
     crate::outln!("\n{proved} intermediates proved, {refuted} refuted, {possible} possible");
-    crate::outln!("{}", conclusion(proof, args));
+    crate::outln!("{}", conclusion(model, proof, args));
     Ok(())
 }
 
-/// Returns what follows for the model.
-fn conclusion(proof: &Proof, args: &ProveArgs) -> String {
-    if proof.is_proved() {
+/// Returns what follows for the model, and what does not.
+fn conclusion(model: &QuantizedModel, proof: &Proof, args: &ProveArgs) -> String {
+    let mut text = if proof.is_proved() {
         "PROVED: no input can overflow a buffer".to_owned()
     } else if proof.is_refuted() {
         "REFUTED: an input overflows a buffer".to_owned()
@@ -180,7 +183,32 @@ fn conclusion(proof: &Proof, args: &ProveArgs) -> String {
             }
         };
         format!("NOT PROVED: ranges allow an overflow, {found}")
+    };
+    let in_float = in_float(model);
+    if !in_float.is_empty() {
+        let (layers, run) = match in_float.len() {
+            1 => ("layer", "runs"),
+            _ => ("layers", "run"),
+        };
+        let named = in_float.iter().take(MOST_NAMED).copied();
+        let named = named.collect::<Vec<_>>().join(", ");
+        let more = match in_float.len().saturating_sub(MOST_NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        text.push_str(&format!(
+            "\n{} {layers} {run} in float, of which nothing is said: {named}{more}",
+            in_float.len()
+        ));
     }
+    text
+}
+
+/// Returns the layers that run in float, outside any proof.
+fn in_float(model: &QuantizedModel) -> Vec<&str> {
+    let nodes = model.nodes.iter();
+    let nodes = nodes.filter(|node| matches!(node.op, QuantizedOp::Float(_)));
+    nodes.map(|node| node.name.as_str()).collect()
 }
 
 /// Returns the least and the largest value of any channel.
@@ -295,7 +323,7 @@ fn to_json(model: &QuantizedModel, proof: &Proof, args: &ProveArgs) -> Result<Va
         "possible"
     };
     let mut report = json!({ "verdict": verdict, "buffer_bits": args.buffer_bits, "seed": args.seed,
-            "searched": proof.searched, "layers": layers });
+            "searched": proof.searched, "float_layers": in_float(model), "layers": layers });
     if args.smallest {
         report["smallest"] = smallest::to_json(model)?;
     }

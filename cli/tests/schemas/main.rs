@@ -254,7 +254,7 @@ fn the_checker_sees_mistakes() {
     let layer = |stage: &Value| json!({ "name": "a", "class_name": "B", "stages": [stage] });
     let proof = |stage: &Value| {
         json!({ "verdict": "proved", "buffer_bits": null, "seed": 0,
-        "searched": true, "layers": [layer(stage)] })
+        "searched": true, "float_layers": [], "layers": [layer(stage)] })
     };
     assert_eq!(
         mistakes(&schema, &proof(&stage)),

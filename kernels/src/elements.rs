@@ -20,6 +20,11 @@ impl Kernels {
         dispatch(self, Rectify { x, most, out });
     }
 
+    /// Rectifies `x` where it is, as [`rectify_f32`](Self::rectify_f32).
+    pub fn rectify_f32_in_place(self, x: &mut [f32], most: f32) {
+        dispatch(self, RectifyInPlace { x, most });
+    }
+
     /// Raises `largest`, one entry a channel, to the magnitudes of `x`, `[pixels, channels]`.
     ///
     /// Magnitudes are bits of f32 without the sign: they order as the floats do, infinity above all numbers and NaN
@@ -54,6 +59,26 @@ impl Job for Rectify<'_> {
         for (out, x) in self.out.iter_mut().zip(self.x) {
             let positive = if *x < 0.0 { 0.0 } else { *x };
             *out = if positive >= most { most } else { positive };
+        }
+    }
+}
+
+struct RectifyInPlace<'a> {
+    x: &'a mut [f32],
+    most: f32,
+}
+
+impl Job for RectifyInPlace<'_> {
+    fn n_columns(&self) -> usize {
+        self.x.len()
+    }
+
+    #[inline(always)]
+    fn run<S: InstructionSet, const P: usize, const N: usize>(self, _set: S) {
+        let most = self.most;
+        for x in self.x {
+            let positive = if *x < 0.0 { 0.0 } else { *x };
+            *x = if positive >= most { most } else { positive };
         }
     }
 }

@@ -47,6 +47,9 @@ impl Kernels {
     }
 }
 
+/// Values that are compared side by side at least.
+const WIDTH: usize = 256;
+
 struct Whole<'a, T> {
     x: &'a [f32],
     range: (i32, i32),
@@ -96,13 +99,24 @@ impl<T: Activation> Job for Ends<'_, T> {
 
     #[inline(always)]
     fn run<S: InstructionSet, const P: usize, const N: usize>(self, _set: S) {
+        // Several pixels side by side fill the vectors, however few channels they have.
         let n = self.least.len();
-        let (least, most) = (&mut self.least[..n], &mut self.most[..n]);
-        for pixel in self.x.chunks_exact(n) {
-            for c in 0..n {
-                least[c] = least[c].min(pixel[c]);
-                most[c] = most[c].max(pixel[c]);
+        let width = n * WIDTH.div_ceil(n.max(1));
+        let (mut least, mut most) = (
+            self.least.repeat(width.div_ceil(n)),
+            self.most.repeat(width.div_ceil(n)),
+        );
+        for pixels in self.x.chunks(width) {
+            let (least, most) = (&mut least[..pixels.len()], &mut most[..pixels.len()]);
+            for ((least, most), v) in least.iter_mut().zip(most).zip(pixels) {
+                *least = (*least).min(*v);
+                *most = (*most).max(*v);
             }
+        }
+        for (i, (low, high)) in least.into_iter().zip(most).enumerate() {
+            let channel = i.rem_euclid(n);
+            self.least[channel] = self.least[channel].min(low);
+            self.most[channel] = self.most[channel].max(high);
         }
     }
 }

@@ -13,10 +13,9 @@
     )
 )]
 
-use crate::isa::{Isa, Kernels};
-
-/// Sums of a loop, each of which takes one instruction a round.
-const SUMS: usize = 12;
+#[cfg(target_arch = "x86_64")]
+use crate::isa::Isa;
+use crate::isa::Kernels;
 
 /// What is multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +53,7 @@ enum Instruction {
 
 impl Kernels {
     /// Returns the loop of the instruction that bounds exact products with these kernels, or `None` for
-    /// [`Isa::Portable`], whose instructions the compiler chooses.
+    /// [`Isa::Portable`](crate::Isa::Portable), whose instructions the compiler chooses.
     ///
     /// Without VNNI, bytes are multiplied as words and need another instruction for the sum: no instruction for bytes
     /// is exact.
@@ -150,7 +149,8 @@ mod x86_64 {
         _mm512_setzero_si512, _mm512_storeu_ps, _mm512_storeu_si512,
     };
 
-    use super::SUMS;
+    /// Sums of a loop, each of which takes one instruction a round.
+    const SUMS: usize = 12;
 
     /// Defines a loop: `$one` is a vector of ones, `$step` adds products to a sum, `$store` writes a sum as `$lanes`.
     macro_rules! peak_loop {
@@ -272,7 +272,8 @@ mod x86_64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{Kernels, Peak, Products};
+    use crate::isa::Isa;
 
     #[test]
     fn a_loop_makes_the_products_of_its_vectors() {

@@ -21,7 +21,7 @@ use kernels::Kernels;
 use ndarray::{ArrayD, IxDyn};
 
 use crate::shape::{MAX_BATCH_VALUES, infer_shape};
-use crate::{Activation, Graph, GraphError, Layer, NodeId, Shape};
+use crate::{Activation, Graph, GraphError, Layer, Node, NodeId, Shape};
 
 use temporal::Memory;
 use tensor::Tensor;
@@ -89,7 +89,9 @@ impl Graph {
         }
         let mut n_uses = self.count_uses();
         for (id, node) in self.iter() {
-            if values[id.index()].is_none() {
+            if let Some(value) = rectified(kernels, node, &n_uses, &mut values) {
+                values[id.index()] = Some(Cow::Owned(value));
+            } else if values[id.index()].is_none() {
                 let args: Vec<&ArrayD<f32>> = node
                     .inputs
                     .iter()
@@ -295,6 +297,29 @@ fn compute(
         out = activation::activate(fused, out, n_last);
     }
     Ok(out)
+}
+
+/// Returns the output of a rectifier that alone takes its input: in the same memory. `None` for any other layer.
+fn rectified(
+    kernels: Kernels,
+    node: &Node,
+    n_uses: &[usize],
+    values: &mut [Option<Cow<'_, ArrayD<f32>>>],
+) -> Option<ArrayD<f32>> {
+    let (&Layer::ReLU(relu), [input]) = (&node.layer, node.inputs.as_slice()) else {
+        return None;
+    };
+    let place = &mut values[input.index()];
+    let is_alone = n_uses[input.index()] == 1 && matches!(place, Some(Cow::Owned(_)));
+    let mut x = place.take_if(|_| is_alone)?.into_owned();
+    let is_done = x
+        .as_slice_mut()
+        .is_some_and(|x| pointwise::relu_in_place(kernels, relu, x));
+    if !is_done {
+        *place = Some(Cow::Owned(x));
+        return None;
+    }
+    Some(x)
 }
 
 /// Returns `[28, 28, 3]`, with `None` for an open extent.

@@ -31,17 +31,32 @@ fn map_indexed(x: &Tensor<'_>, f: impl Fn(usize, f32) -> f32 + Sync) -> Vec<f32>
 
 /// Returns the rectifier of each element.
 pub(super) fn relu(kernels: Kernels, relu: ReLU, x: &Tensor<'_>) -> Vec<f32> {
-    let most = relu.max_value.unwrap_or(f32::INFINITY);
-    let is_plain = relu.threshold == 0.0 && relu.negative_slope == 0.0 && most > 0.0;
-    // Without an upper end infinity stays infinity, as with one at infinity.
-    if !is_plain {
+    let Some(most) = plain_top(relu) else {
         return map(x, |x| rectify(relu, x));
-    }
+    };
     let mut out = vec![0.0; x.data.len()];
     out.par_chunks_mut(CHUNK)
         .zip(x.data.par_chunks(CHUNK))
         .for_each(|(out, x)| kernels.rectify_f32(x, most, out));
     out
+}
+
+/// Rectifies elements where they are; returns whether the rectifier is one that can.
+pub(super) fn relu_in_place(kernels: Kernels, relu: ReLU, x: &mut [f32]) -> bool {
+    let Some(most) = plain_top(relu) else {
+        return false;
+    };
+    x.par_chunks_mut(CHUNK)
+        .for_each(|x| kernels.rectify_f32_in_place(x, most));
+    true
+}
+
+/// Returns the upper end of a rectifier that is 0 below 0; `None` for another one.
+fn plain_top(relu: ReLU) -> Option<f32> {
+    // Without an upper end infinity stays infinity, as with one at infinity.
+    let most = relu.max_value.unwrap_or(f32::INFINITY);
+    let is_plain = relu.threshold == 0.0 && relu.negative_slope == 0.0 && most > 0.0;
+    is_plain.then_some(most)
 }
 
 /// Returns the rectifier of one element: the formula of [`ReLU`], in f32, one rounding an

@@ -9,6 +9,7 @@
 
 mod common;
 mod contract;
+mod entries;
 mod finished;
 mod float;
 mod integer;

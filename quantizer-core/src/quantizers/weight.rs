@@ -1,6 +1,6 @@
 //! WeightQuantizer (NUMERICS.md: N8).
 
-use ndarray::{ArrayD, Axis};
+use ndarray::ArrayD;
 
 use crate::bits::{BitWidth, Sign, ValueBits};
 use crate::round::round_half_even;
@@ -79,16 +79,13 @@ impl WeightQuantizer {
                 what: format!("a weight of {w}"),
             });
         }
-        let int_max = int_to_f32(self.value_bits.int_max());
-        let scale_of = |range: f32| (range / int_max).max(MIN_SCALE);
-        let scales = match axis {
-            WeightAxis::PerTensor => PerAxis::Tensor(scale_of(max_abs(weights.iter()))),
-            WeightAxis::Axis(axis) if axis < weights.ndim() => PerAxis::Axis(
-                weights
-                    .axis_iter(Axis(axis))
-                    .map(|slice| scale_of(max_abs(slice.iter())))
-                    .collect(),
-            ),
+        // Channels repeat in the row-major order of the weights, each `inner` neighbours.
+        let (n_channels, inner) = match axis {
+            WeightAxis::PerTensor => (1, weights.len()),
+            WeightAxis::Axis(axis) if axis < weights.ndim() => {
+                let shape = weights.shape();
+                (shape[axis], shape[axis + 1..].iter().product())
+            }
             WeightAxis::Axis(axis) => {
                 return Err(NumericsError::Invalid(format!(
                     "weight axis {axis} of a rank {} kernel",
@@ -96,14 +93,32 @@ impl WeightQuantizer {
                 )));
             }
         };
-        let mut values = ArrayD::zeros(weights.raw_dim());
-        for ((index, w), value) in weights.indexed_iter().zip(values.iter_mut()) {
-            let channel = match axis {
-                WeightAxis::PerTensor => 0,
-                WeightAxis::Axis(axis) => index[axis],
-            };
-            *value = self.integer(*w, scales.at(channel));
+        let row_major = weights.as_standard_layout();
+        let flat = row_major.as_slice().unwrap_or_default();
+        let runs = || flat.chunks(inner.max(1)).zip((0..n_channels).cycle());
+        let mut ranges = vec![0.0_f32; n_channels];
+        for (run, channel) in runs() {
+            ranges[channel] = run
+                .iter()
+                .fold(ranges[channel], |range, w| range.max(w.abs()));
         }
+        let int_max = int_to_f32(self.value_bits.int_max());
+        let scales: Vec<f32> = ranges
+            .into_iter()
+            .map(|range| (range / int_max).max(MIN_SCALE))
+            .collect();
+        let mut values = ArrayD::zeros(weights.raw_dim());
+        if let Some(values) = values.as_slice_mut() {
+            for ((run, channel), values) in runs().zip(values.chunks_mut(inner.max(1))) {
+                for (w, value) in run.iter().zip(values) {
+                    *value = self.integer(*w, scales[channel]);
+                }
+            }
+        }
+        let scales = match axis {
+            WeightAxis::PerTensor => PerAxis::Tensor(scales[0]),
+            WeightAxis::Axis(_) => PerAxis::Axis(scales),
+        };
         Ok(QuantizedWeights { values, scales })
     }
 
@@ -114,8 +129,4 @@ impl WeightQuantizer {
     fn integer(self, weight: f32, scale: f32) -> i32 {
         self.value_bits.saturate(round_half_even(weight / scale)) as i32
     }
-}
-
-fn max_abs<'a>(weights: impl Iterator<Item = &'a f32>) -> f32 {
-    weights.fold(0.0, |range, w| range.max(w.abs()))
 }

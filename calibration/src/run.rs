@@ -319,7 +319,7 @@ fn check_integers(
     let Some((lo, hi)) = input.dtype.limits() else {
         return Ok(());
     };
-    let fits = |v: f32| (lo..=hi).contains(&v) && (v - v.trunc()).abs().to_bits() == 0;
+    let fits = |v: f32| (lo..=hi).contains(&v) && is_whole(v);
     for (i, item) in batch.outer_iter().enumerate() {
         if let Some(value) = item.iter().find(|v| !fits(**v)) {
             return Err(CalibrationError::SampleNotInteger {
@@ -330,6 +330,17 @@ fn check_integers(
         }
     }
     Ok(())
+}
+
+/// Returns whether a number within the integer types is whole: then it comes back unchanged.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::float_cmp,
+    reason = "a number that comes back unchanged was whole"
+)]
+fn is_whole(v: f32) -> bool {
+    v as i64 as f32 == v
 }
 
 fn check_finite(batch: &ArrayD<f32>, first: usize) -> Result<(), CalibrationError> {

@@ -179,10 +179,7 @@ impl ArrayReader {
     pub fn next_batch(&mut self, n: usize) -> Result<ArrayD<f32>, FileError> {
         let element = self.header.element;
         let (bytes, shape) = self.next_bytes(n)?;
-        let values = bytes
-            .chunks_exact(element.size)
-            .map(|bytes| element.float(bytes))
-            .collect();
+        let values = element.floats(&bytes);
         self.array(shape, values)
     }
 

@@ -167,6 +167,22 @@ impl Element {
         }
     }
 
+    /// Returns the elements of whole bytes; the types of images and of weights have loops of their own.
+    pub(crate) fn floats(self, bytes: &[u8]) -> Vec<f32> {
+        match (&self.kind, self.size, self.big_endian) {
+            (Kind::Unsigned, 1, _) => bytes.iter().map(|v| f32::from(*v)).collect(),
+            (Kind::Signed, 1, _) => bytes.iter().map(|v| f32::from(v.cast_signed())).collect(),
+            (Kind::Float, 4, false) => {
+                let (words, _) = bytes.as_chunks();
+                words.iter().map(|word| f32::from_le_bytes(*word)).collect()
+            }
+            _ => {
+                let elements = bytes.chunks_exact(self.size);
+                elements.map(|bytes| self.float(bytes)).collect()
+            }
+        }
+    }
+
     /// Returns one integer element, `None` for a float or a number beyond `i64`.
     pub(crate) fn integer(self, bytes: &[u8]) -> Option<i64> {
         match self.kind {

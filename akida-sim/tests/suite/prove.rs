@@ -15,9 +15,9 @@ use quantizer_core::{Observe, PerAxis, QFormat, Stage, ValueBits};
 use crate::random::{Numbers, graph, pixels, recipes};
 
 /// Fails if an intermediate is outside its range.
-struct Within<'a> {
-    name: &'a str,
-    bounds: &'a akida_sim::prove::LayerBounds,
+pub(crate) struct Within<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) bounds: &'a akida_sim::prove::LayerBounds,
 }
 
 impl Observe for Within<'_> {

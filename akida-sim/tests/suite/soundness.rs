@@ -4,40 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use akida_sim::certificate::{Certificate, certify, check};
 use akida_sim::prove::{
-    LayerBounds, SearchBudget, StageBounds, StageProof, Verdict, bound, prove, with_buffer_bits,
+    SearchBudget, StageBounds, StageProof, Verdict, bound, prove, with_buffer_bits,
 };
 use akida_sim::{Executor, ModelMemory, QuantizedModel, QuantizedOp};
 use ndarray::ArrayD;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
+use quantizer_core::Stage;
 use quantizer_core::layers::{IntegerLayer, IntegerOp, Memory};
-use quantizer_core::{Observe, Stage, ValueBits};
 
+use crate::prove::Within;
 use crate::wide::{Chain, chains, inputs, model};
 
 /// Steps of a sequence: more than the frames of any window.
 const STEPS: u64 = 4;
-
-/// Fails if an intermediate is outside its range.
-struct Within<'a> {
-    name: &'a str,
-    bounds: &'a LayerBounds,
-}
-
-impl Observe for Within<'_> {
-    fn see(&mut self, stage: Stage, channel: usize, value: i64, value_bits: ValueBits) {
-        let stage = self.bounds.stages.iter().find(|s| s.stage == stage);
-        let stage = stage.unwrap();
-        assert_eq!(stage.value_bits, value_bits, "width at {}", stage.stage);
-        let range = stage.channels[channel];
-        assert!(
-            (range.lo..=range.hi).contains(&value),
-            "{value} at {} of {}, channel {channel}, is outside {range:?}",
-            stage.stage,
-            self.name
-        );
-    }
-}
 
 /// Runs a sequence; every intermediate of every step stays in its range, and a stage whose range
 /// fits never counts a saturation.

@@ -62,6 +62,19 @@ pub struct Finish {
     pub(crate) may_clip: bool,
     /// What the results lie in.
     range: Limit,
+    /// The same for tiles of 32 channels.
+    pub(crate) tables: Vec<Tables>,
+}
+
+/// The tables of 32 channels, side by side.
+#[derive(Clone, Debug)]
+#[repr(align(64))]
+pub(crate) struct Tables {
+    pub(crate) least: [i32; LANES],
+    pub(crate) most: [i32; LANES],
+    pub(crate) scale: [i32; LANES],
+    pub(crate) half: [i32; LANES],
+    pub(crate) right: [i32; LANES],
 }
 
 /// What the sums of a layer, bias added, were.
@@ -127,6 +140,10 @@ impl Finish {
             finish.clips_above[channel] = entry.clips_above;
             finish.may_clip |= entry.clips_below > i32::MIN || entry.clips_above < i32::MAX;
         }
+        finish.tables = (0..padded)
+            .step_by(LANES)
+            .map(|first| finish.tables(first))
+            .collect();
         Some(finish)
     }
 
@@ -143,6 +160,18 @@ impl Finish {
             clips_above: vec![i32::MAX; padded],
             may_clip: false,
             range: Limit { lo: 0, hi: 0 },
+            tables: Vec::new(),
+        }
+    }
+
+    fn tables(&self, first: usize) -> Tables {
+        let of = |table: &[i32]| std::array::from_fn(|i| table[first + i]);
+        Tables {
+            least: of(&self.least),
+            most: of(&self.most),
+            scale: of(&self.scale),
+            half: of(&self.half),
+            right: std::array::from_fn(|i| self.right[first + i].cast_signed()),
         }
     }
 

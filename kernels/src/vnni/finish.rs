@@ -6,11 +6,10 @@
 )]
 
 use std::arch::x86_64::{
-    __m512i, _mm_storeu_si128, _mm256_storeu_si256, _mm512_add_epi32, _mm512_castsi512_si256,
-    _mm512_cmplt_epi32_mask, _mm512_cvtepi32_epi8, _mm512_extracti64x4_epi64, _mm512_loadu_si512,
-    _mm512_max_epi32, _mm512_min_epi32, _mm512_mullo_epi32, _mm512_packs_epi16, _mm512_packs_epi32,
-    _mm512_packus_epi16, _mm512_permutexvar_epi32, _mm512_set_epi32, _mm512_set1_epi32,
-    _mm512_srav_epi32, _mm512_storeu_si512,
+    __m512i, _mm_storeu_si128, _mm512_add_epi32, _mm512_cmplt_epi32_mask, _mm512_cvtepi32_epi8,
+    _mm512_loadu_si512, _mm512_max_epi32, _mm512_min_epi32, _mm512_mullo_epi32, _mm512_packs_epi16,
+    _mm512_packs_epi32, _mm512_packus_epi16, _mm512_permutexvar_epi32, _mm512_set_epi32,
+    _mm512_set1_epi32, _mm512_srav_epi32, _mm512_storeu_si512,
 };
 
 use crate::finish::{Byte, Extremes, Finish};
@@ -207,30 +206,5 @@ pub(super) unsafe fn pack<O: Byte>([row, next]: [[__m512i; 2]; 2]) -> __m512i {
         // Packing works inside 128 bits: four bytes of each vector stand side by side.
         let order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
         _mm512_permutexvar_epi32(order, bytes)
-    }
-}
-
-/// Writes the low half of `bytes` into `row`, and the high half into `next`: at most 32 bytes each.
-///
-/// # Safety
-///
-/// The CPU has AVX-512 F, and the caller is compiled for it.
-#[inline(always)]
-pub(super) unsafe fn store_halves<O: Byte>(bytes: __m512i, row: &mut [O], next: Option<&mut [O]>) {
-    // SAFETY: the caller vouches for the instructions; a store of 32 bytes has 32 bytes of room.
-    unsafe {
-        let low = _mm512_castsi512_si256(bytes);
-        let high = _mm512_extracti64x4_epi64::<1>(bytes);
-        for (half, out) in [(low, Some(row)), (high, next)] {
-            let Some(out) = out else { continue };
-            if out.len() >= 2 * WIDTH {
-                _mm256_storeu_si256(out.as_mut_ptr().cast(), half);
-            } else {
-                let mut all = [O::low_byte(0); 2 * WIDTH];
-                _mm256_storeu_si256(all.as_mut_ptr().cast(), half);
-                let n = out.len();
-                out.copy_from_slice(&all[..n]);
-            }
-        }
     }
 }

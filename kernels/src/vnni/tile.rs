@@ -1,12 +1,15 @@
 //! Matrix products of patches and packed kernels, tile by tile.
 
+#[cfg(target_arch = "x86_64")]
+use super::sink::Ends;
 use super::sink::Sink;
 use super::{COLUMNS, Lane, Packed};
 #[cfg(target_arch = "x86_64")]
 use super::{Line, Run};
 
-/// Rows of the largest tile: 28 accumulators leave room for two vectors of weights and one of activations.
-pub(super) const ROWS: usize = 14;
+/// Rows of the largest tile: 24 accumulators leave room for two vectors of weights, one of activations, and for the
+/// results of the tile before, which are finished meanwhile.
+pub(super) const ROWS: usize = 12;
 
 /// Writes the products of patches, whose rows are whole groups, with the packed kernel; the first patch is pixel
 /// number `pixel` of the sink.
@@ -33,6 +36,46 @@ pub(super) fn product<L: Lane, S: Sink>(
 ) {
 }
 
+/// Where a tile of sums goes.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    /// First column.
+    pub(super) first: usize,
+    /// First pixel.
+    pub(super) pixel: usize,
+    pub(super) n_rows: usize,
+}
+
+/// Sums of a tile, at an address of which no load crosses a cache line.
+#[cfg(target_arch = "x86_64")]
+#[repr(align(64))]
+pub(super) struct Sums(pub(super) [[i32; COLUMNS]; ROWS]);
+
+/// The tile that was computed last, whose sums the sink takes while the next is computed.
+#[cfg(target_arch = "x86_64")]
+struct Waiting {
+    place: Place,
+    /// Its sums, and room for those of the next tile.
+    sums: [Sums; 2],
+    /// Which of both.
+    now: usize,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Waiting {
+    /// Returns the sums that wait, and room for the next.
+    #[inline(always)]
+    const fn sums(&mut self) -> (&Sums, &mut Sums) {
+        let [first, second] = &mut self.sums;
+        if self.now == 0 {
+            (first, second)
+        } else {
+            (second, first)
+        }
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
 fn blocks<L: Lane, S: Sink>(
@@ -44,48 +87,45 @@ fn blocks<L: Lane, S: Sink>(
 ) {
     let stride = kernel.rows.next_multiple_of(L::GROUP);
     let block_len = 2 * kernel.n_lanes();
-    let mut tile_sums = Tile([[0; COLUMNS]; ROWS]);
+    // Heights of tiles differ by one at most: a low tile waits for its few sums.
+    let n_tiles = n_pixels.div_ceil(ROWS);
+    let (n_rows, n_high) = (
+        n_pixels.div_euclid(n_tiles.max(1)),
+        n_pixels.rem_euclid(n_tiles.max(1)),
+    );
+    let n_low = n_rows * (n_tiles - n_high);
+    let mut waiting = Waiting {
+        place: Place {
+            first: 0,
+            pixel: 0,
+            n_rows: 0,
+        },
+        sums: [const { Sums([[0; COLUMNS]; ROWS]) }; 2],
+        now: 0,
+    };
     for block in 0..kernel.filters.div_ceil(COLUMNS) {
         let first = block * COLUMNS;
-        let weights = &kernel.weights[block * block_len..(block + 1) * block_len];
         let mut start = [0; COLUMNS];
         let bias = sink.bias(first).unwrap_or(&[0; COLUMNS]);
-        let sums = kernel.sums[first..].iter().zip(bias);
-        for (start, (sum, bias)) in start.iter_mut().zip(sums) {
+        let column_sums = kernel.sums[first..].iter().zip(bias);
+        for (start, (sum, bias)) in start.iter_mut().zip(column_sums) {
             *start = sum.wrapping_mul(-offset).wrapping_add(*bias);
         }
-        // SAFETY: this function is compiled for the instructions.
-        let mut lanes = unsafe { sink.open(first) };
         let operands = Operands {
             runs: &kernel.runs,
-            weights,
+            weights: &kernel.weights[block * block_len..(block + 1) * block_len],
             start,
+            stride,
+            first,
         };
-        // Heights of tiles differ by one at most: a low tile waits for its few sums.
-        let n_tiles = n_pixels.div_ceil(ROWS);
-        let mut from = 0;
-        for tile in 1..=n_tiles {
-            let to = (tile * n_pixels).div_euclid(n_tiles);
-            let sums = &mut tile_sums.0[..to - from];
-            any_rows::<L>(
-                &operands,
-                &patches[from * stride..to * stride],
-                stride,
-                sums,
-            );
-            // SAFETY: this function is compiled for the instructions.
-            unsafe { sink.take(&mut lanes, pixel + from, first, sums) };
-            from = to;
-        }
-        // SAFETY: this function is compiled for the instructions.
-        unsafe { sink.close(lanes, first) };
+        let (low, high) = patches.split_at(n_low * stride);
+        any_tiles::<L, S>(&operands, n_rows, (low, pixel), sink, &mut waiting);
+        let pixel = pixel + n_low;
+        any_tiles::<L, S>(&operands, n_rows + 1, (high, pixel), sink, &mut waiting);
     }
+    // SAFETY: this function is compiled for the instructions.
+    unsafe { sink.take(waiting.place, waiting.sums().0, 0) };
 }
-
-/// Sums of a tile, at an address of which no load crosses a cache line.
-#[cfg(target_arch = "x86_64")]
-#[repr(align(64))]
-struct Tile([[i32; COLUMNS]; ROWS]);
 
 /// The kernel's part of a block of columns.
 #[cfg(target_arch = "x86_64")]
@@ -94,92 +134,152 @@ struct Operands<'a> {
     weights: &'a [Line],
     /// What is added to each sum.
     start: [i32; COLUMNS],
+    /// Activations of a patch.
+    stride: usize,
+    /// First column.
+    first: usize,
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-fn any_rows<L: Lane>(
+fn any_tiles<L: Lane, S: Sink>(
     operands: &Operands<'_>,
-    patches: &[L::Activation],
-    stride: usize,
-    sums: &mut [[i32; COLUMNS]],
+    n_rows: usize,
+    patches: (&[L::Activation], usize),
+    sink: &mut S,
+    waiting: &mut Waiting,
 ) {
-    macro_rules! rows {
+    if patches.0.is_empty() {
+        return;
+    }
+    macro_rules! tiles {
         ($($n:literal)*) => {
-            match sums.len() {
-                $($n => rows::<L, $n>(operands, patches, stride, sums),)*
+            match n_rows {
+                $($n => tiles::<L, S, $n>(operands, patches, sink, waiting),)*
                 _ => {}
             }
         };
     }
-    rows!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+    tiles!(1 2 3 4 5 6 7 8 9 10 11 12);
 }
 
-/// Writes the sums of `N` patches.
+/// Computes the sums of tiles of `N` patches, the first being pixel number `pixel`; the sink takes those that wait, and
+/// the last tile waits.
 // Never inlined: among other code the compiler does not keep all sums in registers, and takes three times as long.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
 #[inline(never)]
-fn rows<L: Lane, const N: usize>(
+fn tiles<L: Lane, S: Sink, const N: usize>(
     operands: &Operands<'_>,
-    patches: &[L::Activation],
-    stride: usize,
-    sums: &mut [[i32; COLUMNS]],
+    (patches, mut pixel): (&[L::Activation], usize),
+    sink: &mut S,
+    waiting: &mut Waiting,
 ) {
     use std::arch::x86_64::{
-        _mm512_add_epi32, _mm512_load_si512, _mm512_loadu_si512, _mm512_set1_epi32,
-        _mm512_setzero_si512, _mm512_sllv_epi32, _mm512_storeu_si512,
+        _mm512_add_epi32, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_si512,
+        _mm512_sllv_epi32, _mm512_store_si512,
     };
-    let Operands {
-        runs,
-        weights,
-        start,
-    } = operands;
-    assert_eq!(patches.len(), N * stride, "whole rows of patches");
-    assert_eq!(sums.len(), N, "a row of sums for each patch");
-    let mut weights = weights.as_chunks::<2>().0.iter();
-    // SAFETY: each load stays inside its slice. `start` has 32 numbers, a pair of lines 128 aligned bytes. The groups of
-    // a run are among those of a patch (`last`), so row `i` of the patches has the four bytes of a group, four `u8` or
-    // two `i16`, at `i * stride + group * GROUP`. Other loads and stores are unaligned.
-    unsafe {
-        let mut acc = [[_mm512_setzero_si512(); 2]; N];
-        for run in *runs {
-            let last = (run.first + run.n_groups) * L::GROUP;
-            assert!(last <= stride, "groups of a patch");
-            let mut a = patches.as_ptr().add(run.first * L::GROUP);
-            for lines in weights.by_ref().take(run.n_groups) {
-                // Steps from row to row: a pointer for each row would not fit in the registers, and the compiler would
-                // set up all of them for every run if it knew that the distance stays the same.
-                let mut stride = stride;
-                std::arch::asm!("/* {0} */", inout(reg) stride, options(nomem, nostack, preserves_flags));
-                let mut lane = a;
-                let w0 = _mm512_load_si512(lines[0].0.as_ptr().cast());
-                let w1 = _mm512_load_si512(lines[1].0.as_ptr().cast());
-                for acc in &mut acc {
-                    let x = _mm512_set1_epi32(lane.cast::<i32>().read_unaligned());
-                    lane = lane.wrapping_add(stride);
-                    acc[0] = L::step(acc[0], x, w0);
-                    acc[1] = L::step(acc[1], x, w1);
+    let stride = operands.stride;
+    for patches in patches.chunks_exact(N * stride) {
+        let place = waiting.place;
+        let (sums, next) = waiting.sums();
+        let mut pairs = sink.pairs(place, sums);
+        let n_pairs = pairs.len();
+        let mut weights = operands.weights.as_chunks::<2>().0.iter();
+        // SAFETY: this function is compiled for the instructions. The groups of a run are among those of a patch
+        // (`last`), so that `step` reads them. `start` has 32 numbers, and a row of sums has room for 32, aligned.
+        unsafe {
+            let mut acc = [[_mm512_setzero_si512(); 2]; N];
+            for run in operands.runs {
+                let last = (run.first + run.n_groups) * L::GROUP;
+                assert!(last <= stride, "groups of a patch");
+                let mut x = patches.as_ptr().add(run.first * L::GROUP);
+                let n_both = run.n_groups.min(pairs.len());
+                // Two loops without a branch inside: the compiler keeps the sums in registers.
+                for lines in weights.by_ref().take(n_both) {
+                    step::<L, N>(&mut acc, x, stride, lines);
+                    x = x.add(L::GROUP);
+                    S::take_pair(&mut pairs);
                 }
-                a = a.add(L::GROUP);
-            }
-            if run.shift > 0 {
-                let shift = _mm512_set1_epi32(run.shift.cast_signed());
-                // Not flattened: the compiler keeps the sums in registers if it sees each of them.
-                for acc in &mut acc {
-                    acc[0] = _mm512_sllv_epi32(acc[0], shift);
-                    acc[1] = _mm512_sllv_epi32(acc[1], shift);
+                for lines in weights.by_ref().take(run.n_groups - n_both) {
+                    step::<L, N>(&mut acc, x, stride, lines);
+                    x = x.add(L::GROUP);
+                }
+                if run.shift > 0 {
+                    let shift = _mm512_set1_epi32(run.shift.cast_signed());
+                    // Not flattened: the compiler keeps the sums in registers if it sees each of them.
+                    for acc in &mut acc {
+                        acc[0] = _mm512_sllv_epi32(acc[0], shift);
+                        acc[1] = _mm512_sllv_epi32(acc[1], shift);
+                    }
                 }
             }
+            let start = [
+                _mm512_loadu_si512(operands.start.as_ptr().cast()),
+                _mm512_loadu_si512(operands.start.as_ptr().add(16).cast()),
+            ];
+            let mut ends = Ends::nothing();
+            for (sums, acc) in next.0.iter_mut().zip(&acc) {
+                let to = sums.as_mut_ptr();
+                let v = [
+                    _mm512_add_epi32(acc[0], start[0]),
+                    _mm512_add_epi32(acc[1], start[1]),
+                ];
+                _mm512_store_si512(to.cast(), v[0]);
+                _mm512_store_si512(to.add(16).cast(), v[1]);
+                if S::WATCHES {
+                    ends.add(v);
+                }
+            }
+            // Now that no sums are in registers, there may be calls.
+            let n_taken = 2 * (n_pairs - pairs.len());
+            if n_taken < place.n_rows {
+                sink.take(place, sums, n_taken);
+            }
+            let place = Place {
+                first: operands.first,
+                pixel,
+                n_rows: N,
+            };
+            if S::WATCHES {
+                sink.watch(place, next, &ends);
+            }
+            waiting.place = place;
         }
-        let start = [
-            _mm512_loadu_si512(start.as_ptr().cast()),
-            _mm512_loadu_si512(start.as_ptr().add(16).cast()),
-        ];
-        for (sums, acc) in sums.iter_mut().zip(&acc) {
-            let to = sums.as_mut_ptr();
-            _mm512_storeu_si512(to.cast(), _mm512_add_epi32(acc[0], start[0]));
-            _mm512_storeu_si512(to.add(16).cast(), _mm512_add_epi32(acc[1], start[1]));
+        waiting.now ^= 1;
+        pixel += N;
+    }
+}
+
+/// Adds the products of a group of activations of `N` patches with a pair of lines of weights.
+///
+/// # Safety
+///
+/// The CPU has the instruction set of this module, and the caller is compiled for it. At `x + i * stride`, `i < N`, there
+/// are the activations of a group.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn step<L: Lane, const N: usize>(
+    acc: &mut [[std::arch::x86_64::__m512i; 2]; N],
+    x: *const L::Activation,
+    stride: usize,
+    lines: &[Line; 2],
+) {
+    use std::arch::x86_64::{_mm512_load_si512, _mm512_set1_epi32};
+    let (mut x, mut stride) = (x, stride);
+    // SAFETY: the four bytes of a group, four `u8` or two `i16`, are there for each patch; a pair of lines is 128
+    // aligned bytes.
+    unsafe {
+        // Steps from row to row: a pointer for each row would not fit in the registers, and the compiler would set up
+        // all of them for every run if it knew that the distance stays the same.
+        std::arch::asm!("/* {0} */", inout(reg) stride, options(nomem, nostack, preserves_flags));
+        let w0 = _mm512_load_si512(lines[0].0.as_ptr().cast());
+        let w1 = _mm512_load_si512(lines[1].0.as_ptr().cast());
+        for acc in acc {
+            let group = _mm512_set1_epi32(x.cast::<i32>().read_unaligned());
+            x = x.wrapping_add(stride);
+            acc[0] = L::step(acc[0], group, w0);
+            acc[1] = L::step(acc[1], group, w1);
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::chain::Activation;
 use crate::dispatch::{InstructionSet, Job, dispatch};
 use crate::isa::Kernels;
 use crate::narrow::{Limit, Steps};
+use crate::quads::{self, Block, Numbers};
 
 /// Channels of the tables are a multiple of this; those that do not exist give zeros.
 pub(crate) const LANES: usize = 32;
@@ -64,6 +65,21 @@ pub struct Finish {
     range: Limit,
     /// The same for tiles of 32 channels.
     pub(crate) tables: Vec<Tables>,
+    /// The same for blocks of 64 channels.
+    pub(crate) quads: Vec<QuadTables>,
+}
+
+/// The tables of the channels of a block, in the order of its vectors.
+#[derive(Clone, Debug)]
+pub(crate) struct QuadTables {
+    pub(crate) bias: Numbers,
+    pub(crate) least: Numbers,
+    pub(crate) most: Numbers,
+    pub(crate) scale: Numbers,
+    pub(crate) half: Numbers,
+    pub(crate) right: Numbers,
+    pub(crate) below: Numbers,
+    pub(crate) above: Numbers,
 }
 
 /// The tables of 32 channels, side by side.
@@ -144,6 +160,9 @@ impl Finish {
             .step_by(LANES)
             .map(|first| finish.tables(first))
             .collect();
+        finish.quads = quads::blocks(channels)
+            .map(|block| finish.quad(&block))
+            .collect();
         Some(finish)
     }
 
@@ -161,6 +180,7 @@ impl Finish {
             may_clip: false,
             range: Limit { lo: 0, hi: 0 },
             tables: Vec::new(),
+            quads: Vec::new(),
         }
     }
 
@@ -172,6 +192,20 @@ impl Finish {
             scale: of(&self.scale),
             half: of(&self.half),
             right: std::array::from_fn(|i| self.right[first + i].cast_signed()),
+        }
+    }
+
+    fn quad(&self, block: &Block) -> QuadTables {
+        let right: Vec<i32> = self.right.iter().map(|v| v.cast_signed()).collect();
+        QuadTables {
+            bias: block.spread(&self.bias),
+            least: block.spread(&self.least),
+            most: block.spread(&self.most),
+            scale: block.spread(&self.scale),
+            half: block.spread(&self.half),
+            right: block.spread(&right),
+            below: block.spread(&self.clips_below),
+            above: block.spread(&self.clips_above),
         }
     }
 

@@ -27,6 +27,7 @@ mod operations;
 mod peak;
 mod plan;
 mod products;
+mod quads;
 mod row;
 mod tiles;
 mod vnni;

@@ -205,10 +205,19 @@ impl<'m> Executor<'m> {
             let fusion = plan.fusion.as_ref().filter(|_| observer.is_none());
             let taken = fusion.map_or(&node.inputs, |fusion| &nodes[fusion.linear].inputs);
             let inputs: Vec<&Tensor> = taken.iter().filter_map(|i| tensors[*i].as_ref()).collect();
+            let t0 = std::time::Instant::now();
             let output = match fusion {
                 Some(fusion) => self.run_fusion(fusion, index, &inputs, memory, &mut counters)?,
                 None => self.run_node(index, &inputs, &input, memory, &mut counters[index])?,
             };
+            if std::env::var_os("TIMES").is_some() {
+                eprintln!(
+                    "T {} {:.2} {:?}",
+                    node.name,
+                    t0.elapsed().as_secs_f64() * 1e6,
+                    output.shape
+                );
+            }
             if let Some(observer) = &mut observer {
                 observer(index, &output);
             }

@@ -24,9 +24,9 @@ use crate::contract::{check_len, check_per_channel, check_window};
 use crate::finish::{Byte, Extremes, Finish};
 use crate::isa::{Isa, Kernels};
 use crate::operands::Window;
-use gather::Patches;
+use gather::{Gathered, Rows};
 use sink::{Finished, Plain, Sink};
-use tile::product;
+use tile::{Patches, product};
 
 pub use depthwise::{PackedDepthwise, PackedDepthwiseConv};
 
@@ -174,7 +174,17 @@ pub struct Packed<L> {
     weights: Vec<Line>,
     /// The sum of each column's weights, each as often as its row counts.
     sums: Vec<i32>,
+    /// How the rows of a convolution's kernel lie, if each begins with a lane of its own.
+    layout: Option<RowLayout>,
     lanes: std::marker::PhantomData<L>,
+}
+
+/// Kernel rows that each begin with a lane of their own, so that pixels side by side see overlapping activations.
+#[derive(Clone, Copy, Debug)]
+struct RowLayout {
+    /// Rows of the kernel in a kernel row, and as they are filled up with zeros to whole lanes.
+    len: usize,
+    padded: usize,
 }
 
 /// Neighbouring groups of activations; then all sums so far are shifted to the left.
@@ -199,6 +209,43 @@ impl<L: Lane> Packed<L> {
     #[must_use]
     pub fn new(kernel: &[L], rows: usize, filters: usize) -> Self {
         Self::shifted(kernel, &vec![0; rows], filters)
+    }
+
+    /// Returns the packed form of a kernel `[kernel_h, rows / kernel_h, filters]` of a convolution: its input rows need
+    /// not be copied for each pixel.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the length is another, or the rows are no multiple of `kernel_h`.
+    #[must_use]
+    pub fn by_rows(kernel: &[L], (kernel_h, rows): (usize, usize), filters: usize) -> Self {
+        check_len("kernel", kernel.len(), &[rows, filters]);
+        assert!(rows.checked_rem(kernel_h) == Some(0), "whole kernel rows");
+        let len = rows.div_euclid(kernel_h);
+        let padded = len.next_multiple_of(L::GROUP);
+        let mut filled = Vec::with_capacity(kernel_h * padded * filters);
+        for row in kernel.chunks((len * filters).max(1)) {
+            filled.extend_from_slice(row);
+            filled.resize(filled.len() + (padded - len) * filters, L::default());
+        }
+        Self {
+            rows,
+            layout: Some(RowLayout { len, padded }),
+            ..Self::new(&filled, kernel_h * padded, filters)
+        }
+    }
+
+    /// Returns the activations of a kernel row of length `len` in a patch.
+    fn row_len(&self, len: usize) -> usize {
+        self.layout.map_or(len, |layout| layout.padded)
+    }
+
+    /// Returns the activations of a patch.
+    fn patch_len(&self) -> usize {
+        match self.layout {
+            Some(RowLayout { len, padded }) => self.rows.div_euclid(len.max(1)) * padded,
+            None => self.rows.next_multiple_of(L::GROUP),
+        }
     }
 
     /// Returns the packed form of a kernel `[rows, filters]` whose row `r` counts `2^shifts[r]` times.
@@ -245,6 +292,7 @@ impl<L: Lane> Packed<L> {
             runs,
             weights,
             sums,
+            layout: None,
             lanes: std::marker::PhantomData,
         }
     }
@@ -253,6 +301,18 @@ impl<L: Lane> Packed<L> {
     #[must_use]
     pub fn n_lanes(&self) -> usize {
         self.runs.iter().map(|run| run.n_groups).sum()
+    }
+}
+
+impl RowLayout {
+    /// Returns the runs of `n` kernel rows that lie `pitch` activations apart, a whole number of groups.
+    fn runs(&self, n: usize, pitch: usize, group: usize) -> Vec<Run> {
+        let run = |row: usize| Run {
+            first: (row * pitch).div_euclid(group),
+            n_groups: self.padded.div_euclid(group),
+            shift: 0,
+        };
+        (0..n).map(run).collect()
     }
 }
 
@@ -389,19 +449,34 @@ impl Kernels {
         if sink.len() == 0 {
             return;
         }
-        let stride = kernel.rows.next_multiple_of(L::GROUP);
         let pixels = rows.start * window.out_w..rows.end * window.out_w;
+        let stride = kernel.patch_len();
         let is_plain = window == Window::pointwise(window.in_h, window.in_w);
         if let Some(x) = X::as_packed(x).filter(|_| is_plain && stride == channels && stride > 0) {
             let x = &x[pixels.start * stride..pixels.end * stride];
-            return product(kernel, (x, pixels.len()), X::OFFSET, 0, sink);
+            let patches = Patches::new(x, pixels.len(), (stride, &kernel.runs, X::OFFSET));
+            return product(kernel, &patches, 0, sink);
         }
-        let mut patches = Patches::new(conv, stride);
+        // Short rows would make low tiles.
+        let takes_rows = window.out_w >= tile::ROWS && window.dilation_w == 1;
+        if let Some(layout) = kernel.layout.filter(|_| takes_rows) {
+            let mut input = Rows::new(conv, &layout);
+            let runs = layout.runs(window.kernel_h, input.pitch(), L::GROUP);
+            for (number, row) in rows.enumerate() {
+                let stride = window.stride_w * channels;
+                let x = input.fill(row);
+                let patches = Patches::new(x, window.out_w, (stride, &runs, X::OFFSET));
+                product(kernel, &patches, number * window.out_w, sink);
+            }
+            return;
+        }
+        let mut gathered = Gathered::new(conv, stride);
         let mut done = 0;
         while done < pixels.len() {
             let first = pixels.start + done;
-            let (x, n_pixels) = patches.gather(first..pixels.end);
-            product(kernel, (x, n_pixels), X::OFFSET, done, sink);
+            let (x, n_pixels) = gathered.gather(first..pixels.end);
+            let patches = Patches::new(x, n_pixels, (stride, &kernel.runs, X::OFFSET));
+            product(kernel, &patches, done, sink);
             done += n_pixels;
         }
     }

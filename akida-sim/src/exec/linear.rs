@@ -161,8 +161,11 @@ impl LinearPlan {
             Storage::of(covered.lo, covered.hi)
         };
         let mut weights = weights;
-        if matches!(kind, Kind::Conv { .. } | Kind::Dense) {
-            weights.pack_lanes(input);
+        if let Kind::Conv { kernel, .. } = &kind {
+            weights.pack_lanes(kernel[0], input);
+        }
+        if matches!(kind, Kind::Dense) {
+            weights.pack_lanes(1, input);
         }
         if let Kind::Depthwise { kernel, .. } = &kind {
             weights.pack_depthwise(*kernel, input);

@@ -78,8 +78,9 @@ impl Weights {
         }
     }
 
-    /// Packs the weights of a matrix product for inputs of the type `input`, where that is faster.
-    pub(super) fn pack_lanes(&mut self, input: Storage) {
+    /// Packs the weights of a convolution whose kernel has `kernel_h` rows, or of a matrix product, which has one, for
+    /// inputs of the type `input`, where that is faster.
+    pub(super) fn pack_lanes(&mut self, kernel_h: usize, input: Storage) {
         let unaligned = self.unaligned.take();
         if !Kernels::active().packs() || self.wide || self.channels == 0 {
             return;
@@ -94,19 +95,10 @@ impl Weights {
                 return;
             }
         }
-        let rows = |n: usize| n.div_euclid(self.channels);
-        let words = |kernel: Vec<i16>| {
-            let rows = rows(kernel.len());
-            Lanes::Words(kernels::Packed::new(&kernel, rows, self.channels))
-        };
+        let words = |kernel: Vec<i16>| Lanes::Words(packed(&kernel, kernel_h, self.channels));
         self.lanes = match (&self.packed, input) {
             (Packed::I8(kernel), Storage::U8 | Storage::I8) => {
-                let rows = rows(kernel.len());
-                Some(Lanes::Bytes(kernels::Packed::new(
-                    kernel,
-                    rows,
-                    self.channels,
-                )))
+                Some(Lanes::Bytes(packed(kernel, kernel_h, self.channels)))
             }
             (Packed::I8(kernel), Storage::I16) => {
                 Some(words(kernel.iter().map(|w| i16::from(*w)).collect()))
@@ -116,6 +108,16 @@ impl Weights {
             }
             _ => None,
         };
+    }
+}
+
+/// Returns a kernel of `kernel_h` rows in lanes.
+fn packed<L: kernels::Lane>(kernel: &[L], kernel_h: usize, channels: usize) -> kernels::Packed<L> {
+    let rows = kernel.len().div_euclid(channels);
+    if kernel_h > 1 {
+        kernels::Packed::by_rows(kernel, (kernel_h, rows), channels)
+    } else {
+        kernels::Packed::new(kernel, rows, channels)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::tile::ROWS;
-use super::{Lane, Packable, PackedConv};
+use super::{Lane, Packable, PackedConv, RowLayout};
 
 /// Activations that are gathered at once at most: they stay in the first cache, beside the weights.
 const GATHERED: usize = 1 << 14;
@@ -12,10 +12,12 @@ const GATHERED: usize = 1 << 14;
 const STEP: usize = 16;
 
 /// Room for the patches of a few pixels.
-pub(super) struct Patches<'a, X, L: Lane> {
+pub(super) struct Gathered<'a, X, L: Lane> {
     conv: &'a PackedConv<'a, X, L>,
     /// Activations of a patch, a whole number of groups.
     stride: usize,
+    /// Activations of a kernel row in a patch.
+    row_len: usize,
     /// Pixels that are gathered at once.
     n_pixels: usize,
     /// What the border is.
@@ -23,18 +25,16 @@ pub(super) struct Patches<'a, X, L: Lane> {
     patches: Vec<L::Activation>,
 }
 
-impl<'a, X: Packable<L>, L: Lane> Patches<'a, X, L> {
+impl<'a, X: Packable<L>, L: Lane> Gathered<'a, X, L> {
     /// Returns room for patches of `stride` activations; those behind the last tap meet weights of zero.
     pub(super) fn new(conv: &'a PackedConv<'a, X, L>, stride: usize) -> Self {
-        let outside = match conv.pad {
-            Some(pad) => pad.iter().map(|v| v.packed()).collect(),
-            None => vec![X::zero(); conv.channels],
-        };
+        let outside = outside(conv);
         let tiles = GATHERED.checked_div(stride * ROWS).unwrap_or(1).clamp(1, 8);
         let n_pixels = tiles * ROWS;
         Self {
             conv,
             stride,
+            row_len: conv.kernel.row_len(conv.window.kernel_w * conv.channels),
             n_pixels,
             outside,
             // A copy may write a step too much.
@@ -75,14 +75,84 @@ impl<'a, X: Packable<L>, L: Lane> Patches<'a, X, L> {
         for (number, col) in cols.enumerate() {
             let patch = &mut self.patches[(first + number) * stride..];
             if !inside.contains(&col) {
-                gather_border(conv, (row, col), &self.outside, patch);
+                gather_border(conv, (row, col), &self.outside, self.row_len, patch);
                 continue;
             }
             let left = (col * window.stride_w - window.pad_left) * channels;
             for (start, i) in starts.iter().zip(0..) {
-                copy(&conv.x[start + left..], &mut patch[i * len..], len);
+                copy(&conv.x[start + left..], &mut patch[i * self.row_len..], len);
             }
         }
+    }
+}
+
+/// Returns what the border is.
+fn outside<X: Packable<L>, L: Lane>(conv: &PackedConv<'_, X, L>) -> Vec<L::Activation> {
+    match conv.pad {
+        Some(pad) => pad.iter().map(|v| v.packed()).collect(),
+        None => vec![X::zero(); conv.channels],
+    }
+}
+
+/// Room for the input rows that an output row sees, with their borders: each tap of a kernel row is where the next
+/// pixels see it too, so nothing is copied twice.
+pub(super) struct Rows<'a, X, L: Lane> {
+    conv: &'a PackedConv<'a, X, L>,
+    /// Activations of a row: a whole number of groups.
+    pitch: usize,
+    /// Which of them come from the input.
+    inside: Range<usize>,
+    /// A row of nothing but the border.
+    outside: Vec<L::Activation>,
+    rows: Vec<L::Activation>,
+}
+
+impl<'a, X: Packable<L>, L: Lane> Rows<'a, X, L> {
+    /// Returns room for rows of a kernel of this layout.
+    pub(super) fn new(conv: &'a PackedConv<'a, X, L>, layout: &RowLayout) -> Self {
+        let (window, channels) = (&conv.window, conv.channels);
+        let width = (window.out_w - 1) * window.stride_w + window.kernel_w;
+        let padding = layout.padded - window.kernel_w * channels;
+        let pitch = (width * channels + padding).next_multiple_of(L::GROUP);
+        let mut outside = outside(conv).repeat(width);
+        // What is behind the last tap meets weights of zero.
+        outside.resize(pitch, X::zero());
+        let start = window.pad_left.min(width);
+        let end = width.min(start + window.in_w);
+        Self {
+            conv,
+            pitch,
+            inside: start * channels..end * channels,
+            rows: outside.repeat(window.kernel_h),
+            outside,
+        }
+    }
+
+    /// Returns the distance from a row to the next.
+    pub(super) const fn pitch(&self) -> usize {
+        self.pitch
+    }
+
+    /// Returns the input rows that an output row sees.
+    pub(super) fn fill(&mut self, row: usize) -> &[L::Activation] {
+        let (window, channels) = (&self.conv.window, self.conv.channels);
+        for (i, to) in self.rows.chunks_mut(self.pitch).enumerate() {
+            let at = (row * window.stride_h + i * window.dilation_h).checked_sub(window.pad_top);
+            let Some(at) = at.filter(|at| *at < window.in_h) else {
+                to.copy_from_slice(&self.outside);
+                continue;
+            };
+            let to = &mut to[self.inside.clone()];
+            let x = &self.conv.x[at * window.in_w * channels..][..to.len()];
+            if let Some(x) = X::as_packed(x) {
+                to.copy_from_slice(x);
+            } else {
+                for (to, x) in to.iter_mut().zip(x) {
+                    *to = x.packed();
+                }
+            }
+        }
+        &self.rows
     }
 }
 
@@ -129,11 +199,13 @@ fn gather_border<X: Packable<L>, L: Lane>(
     conv: &PackedConv<'_, X, L>,
     (row, col): (usize, usize),
     outside: &[L::Activation],
+    row_len: usize,
     patch: &mut [L::Activation],
 ) {
     let (window, channels) = (&conv.window, conv.channels);
     let taps = (0..window.kernel_h).flat_map(|i| (0..window.kernel_w).map(move |j| (i, j)));
-    for ((i, j), bytes) in taps.zip(patch.chunks_mut(channels.max(1))) {
+    for (i, j) in taps {
+        let bytes = &mut patch[i * row_len + j * channels..][..channels];
         let r = (row * window.stride_h + i * window.dilation_h).checked_sub(window.pad_top);
         let s = (col * window.stride_w + j * window.dilation_w).checked_sub(window.pad_left);
         let inside = r
@@ -146,7 +218,7 @@ fn gather_border<X: Packable<L>, L: Lane>(
                 *byte = value.packed();
             }
         } else {
-            bytes[..channels].copy_from_slice(outside);
+            bytes.copy_from_slice(outside);
         }
     }
 }

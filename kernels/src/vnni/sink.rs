@@ -213,10 +213,18 @@ impl<O: Byte> Sink for Finished<'_, O> {
     #[inline(always)]
     fn pairs(&mut self, place: Place, sums: &Sums) -> Pairs {
         let filters = self.finish.channels();
-        let is_full = filters - place.first >= COLUMNS;
+        let n_rows = if filters - place.first >= COLUMNS {
+            place.n_rows
+        } else if filters < COLUMNS {
+            // What a row writes behind its end is written again by the next row: there must be one.
+            let last = self.out.len().saturating_sub(COLUMNS).div_euclid(filters);
+            place.n_rows.min((last + 1).saturating_sub(place.pixel))
+        } else {
+            0
+        };
         let out = &mut self.out[place.pixel * filters..][..place.n_rows * filters];
         Pairs {
-            left: if is_full { place.n_rows >> 1 } else { 0 },
+            left: n_rows >> 1,
             sums: sums.0.as_ptr(),
             tables: &self.finish.tables[place.first.div_euclid(COLUMNS)],
             out: out.as_mut_ptr().wrapping_add(place.first).cast(),

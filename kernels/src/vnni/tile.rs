@@ -1,36 +1,62 @@
 //! Matrix products of patches and packed kernels, tile by tile.
 
 #[cfg(target_arch = "x86_64")]
+use super::Line;
+#[cfg(target_arch = "x86_64")]
 use super::sink::Ends;
 use super::sink::Sink;
-use super::{COLUMNS, Lane, Packed};
-#[cfg(target_arch = "x86_64")]
-use super::{Line, Run};
+use super::{COLUMNS, Lane, Packed, Run};
 
 /// Rows of the largest tile: 24 accumulators leave room for two vectors of weights, one of activations, and for the
 /// results of the tile before, which are finished meanwhile.
 pub(super) const ROWS: usize = 12;
 
-/// Writes the products of patches, whose rows are whole groups, with the packed kernel; the first patch is pixel
-/// number `pixel` of the sink.
+/// Activations that pixels see, as the packed kernel takes them.
+#[derive(Clone, Copy)]
+pub(super) struct Patches<'a, A> {
+    pub(super) x: &'a [A],
+    pub(super) n_pixels: usize,
+    /// Distance from a pixel to the next; patches may overlap.
+    pub(super) stride: usize,
+    /// Which activations of a patch the lanes of the kernel meet, in their order.
+    pub(super) runs: &'a [Run],
+    /// What the instruction adds to the activations.
+    pub(super) offset: i32,
+}
+
+impl<'a, A> Patches<'a, A> {
+    pub(super) const fn new(
+        x: &'a [A],
+        n_pixels: usize,
+        (stride, runs, offset): (usize, &'a [Run], i32),
+    ) -> Self {
+        Self {
+            x,
+            n_pixels,
+            stride,
+            runs,
+            offset,
+        }
+    }
+}
+
+/// Writes the products of patches with the packed kernel; the first patch is pixel number `pixel` of the sink.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn product<L: Lane, S: Sink>(
     kernel: &Packed<L>,
-    patches: (&[L::Activation], usize),
-    offset: i32,
+    patches: &Patches<'_, L::Activation>,
     pixel: usize,
     sink: &mut S,
 ) {
     // SAFETY: the caller checked that the CPU has AVX-512 VNNI (`packs`).
-    unsafe { blocks(kernel, patches, offset, pixel, sink) }
+    unsafe { blocks(kernel, patches, pixel, sink) }
 }
 
 /// There is no VNNI on this target; `Kernels::packs` is false.
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) fn product<L: Lane, S: Sink>(
     _: &Packed<L>,
-    _: (&[L::Activation], usize),
-    _: i32,
+    _: &Patches<'_, L::Activation>,
     _: usize,
     _: &mut S,
 ) {
@@ -80,20 +106,12 @@ impl Waiting {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
 fn blocks<L: Lane, S: Sink>(
     kernel: &Packed<L>,
-    (patches, n_pixels): (&[L::Activation], usize),
-    offset: i32,
+    patches: &Patches<'_, L::Activation>,
     pixel: usize,
     sink: &mut S,
 ) {
-    let stride = kernel.rows.next_multiple_of(L::GROUP);
     let block_len = 2 * kernel.n_lanes();
-    // Heights of tiles differ by one at most: a low tile waits for its few sums.
-    let n_tiles = n_pixels.div_ceil(ROWS);
-    let (n_rows, n_high) = (
-        n_pixels.div_euclid(n_tiles.max(1)),
-        n_pixels.rem_euclid(n_tiles.max(1)),
-    );
-    let n_low = n_rows * (n_tiles - n_high);
+    let heights = Heights::of(patches.n_pixels);
     let mut waiting = Waiting {
         place: Place {
             first: 0,
@@ -109,53 +127,81 @@ fn blocks<L: Lane, S: Sink>(
         let bias = sink.bias(first).unwrap_or(&[0; COLUMNS]);
         let column_sums = kernel.sums[first..].iter().zip(bias);
         for (start, (sum, bias)) in start.iter_mut().zip(column_sums) {
-            *start = sum.wrapping_mul(-offset).wrapping_add(*bias);
+            *start = sum.wrapping_mul(-patches.offset).wrapping_add(*bias);
         }
         let operands = Operands {
-            runs: &kernel.runs,
+            patches: *patches,
             weights: &kernel.weights[block * block_len..(block + 1) * block_len],
             start,
-            stride,
             first,
         };
-        let (low, high) = patches.split_at(n_low * stride);
-        any_tiles::<L, S>(&operands, n_rows, (low, pixel), sink, &mut waiting);
-        let pixel = pixel + n_low;
-        any_tiles::<L, S>(&operands, n_rows + 1, (high, pixel), sink, &mut waiting);
+        let mut from = 0;
+        for (n_tiles, n_rows) in heights.0 {
+            let tiles = Tiles {
+                from,
+                n_tiles,
+                pixel: pixel + from,
+            };
+            any_tiles::<L, S>(&operands, n_rows, &tiles, sink, &mut waiting);
+            from += n_tiles * n_rows;
+        }
     }
     // SAFETY: this function is compiled for the instructions.
     unsafe { sink.take(waiting.place, waiting.sums().0, 0) };
 }
 
-/// The kernel's part of a block of columns.
+/// How many tiles have how many rows: heights differ by a pair at most, since a low tile waits for its few sums.
+struct Heights([(usize, usize); 3]);
+
+impl Heights {
+    /// Rows of a pair are finished together: only the last tile may have an odd number.
+    fn of(n_pixels: usize) -> Self {
+        let n_pairs = n_pixels.div_ceil(2);
+        let n_tiles = (2 * n_pairs).div_ceil(ROWS).max(1);
+        let (n, n_high) = (n_pairs.div_euclid(n_tiles), n_pairs.rem_euclid(n_tiles));
+        let (low, high) = (2 * n, 2 * n + 2);
+        match (n_pixels & 1, n_high) {
+            (0, _) => Self([(n_tiles - n_high, low), (n_high, high), (0, 0)]),
+            (_, 0) => Self([(n_tiles - 1, low), (1, low - 1), (0, 0)]),
+            _ => Self([(n_tiles - n_high, low), (n_high - 1, high), (1, high - 1)]),
+        }
+    }
+}
+
+/// A block of columns.
 #[cfg(target_arch = "x86_64")]
-struct Operands<'a> {
-    runs: &'a [Run],
+struct Operands<'a, A> {
+    patches: Patches<'a, A>,
     weights: &'a [Line],
     /// What is added to each sum.
     start: [i32; COLUMNS],
-    /// Activations of a patch.
-    stride: usize,
     /// First column.
     first: usize,
+}
+
+/// Neighbouring tiles of one height.
+#[cfg(target_arch = "x86_64")]
+struct Tiles {
+    /// First patch.
+    from: usize,
+    n_tiles: usize,
+    /// Number of its pixel for the sink.
+    pixel: usize,
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
 fn any_tiles<L: Lane, S: Sink>(
-    operands: &Operands<'_>,
+    operands: &Operands<'_, L::Activation>,
     n_rows: usize,
-    patches: (&[L::Activation], usize),
+    at: &Tiles,
     sink: &mut S,
     waiting: &mut Waiting,
 ) {
-    if patches.0.is_empty() {
-        return;
-    }
     macro_rules! tiles {
         ($($n:literal)*) => {
             match n_rows {
-                $($n => tiles::<L, S, $n>(operands, patches, sink, waiting),)*
+                $($n => tiles::<L, S, $n>(operands, at, sink, waiting),)*
                 _ => {}
             }
         };
@@ -163,37 +209,38 @@ fn any_tiles<L: Lane, S: Sink>(
     tiles!(1 2 3 4 5 6 7 8 9 10 11 12);
 }
 
-/// Computes the sums of tiles of `N` patches, the first being pixel number `pixel`; the sink takes those that wait, and
-/// the last tile waits.
+/// Computes the sums of tiles of `N` patches; the sink takes those that wait, and the last tile waits.
 // Never inlined: among other code the compiler does not keep all sums in registers, and takes three times as long.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
 #[inline(never)]
 fn tiles<L: Lane, S: Sink, const N: usize>(
-    operands: &Operands<'_>,
-    (patches, mut pixel): (&[L::Activation], usize),
+    operands: &Operands<'_, L::Activation>,
+    at: &Tiles,
     sink: &mut S,
     waiting: &mut Waiting,
 ) {
     use std::arch::x86_64::{
-        _mm512_add_epi32, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_si512,
-        _mm512_sllv_epi32, _mm512_store_si512,
+        _mm512_add_epi32, _mm512_loadu_si512, _mm512_setzero_si512, _mm512_store_si512,
     };
-    let stride = operands.stride;
-    for patches in patches.chunks_exact(N * stride) {
+    let Patches {
+        x, stride, runs, ..
+    } = operands.patches;
+    let last = runs.iter().map(|run| (run.first + run.n_groups) * L::GROUP);
+    let reach = (N - 1) * stride + last.max().unwrap_or(0);
+    for tile in 0..at.n_tiles {
+        let x = &x[(at.from + tile * N) * stride..][..reach];
         let place = waiting.place;
         let (sums, next) = waiting.sums();
         let mut pairs = sink.pairs(place, sums);
         let n_pairs = pairs.len();
         let mut weights = operands.weights.as_chunks::<2>().0.iter();
-        // SAFETY: this function is compiled for the instructions. The groups of a run are among those of a patch
-        // (`last`), so that `step` reads them. `start` has 32 numbers, and a row of sums has room for 32, aligned.
+        // SAFETY: this function is compiled for the instructions. The last patch reads what is before `reach`, so that
+        // `step` reads groups that are there. `start` has 32 numbers, and a row of sums has room for 32, aligned.
         unsafe {
             let mut acc = [[_mm512_setzero_si512(); 2]; N];
-            for run in operands.runs {
-                let last = (run.first + run.n_groups) * L::GROUP;
-                assert!(last <= stride, "groups of a patch");
-                let mut x = patches.as_ptr().add(run.first * L::GROUP);
+            for run in runs {
+                let mut x = x.as_ptr().add(run.first * L::GROUP);
                 let n_both = run.n_groups.min(pairs.len());
                 // Two loops without a branch inside: the compiler keeps the sums in registers.
                 for lines in weights.by_ref().take(n_both) {
@@ -205,12 +252,12 @@ fn tiles<L: Lane, S: Sink, const N: usize>(
                     step::<L, N>(&mut acc, x, stride, lines);
                     x = x.add(L::GROUP);
                 }
-                if run.shift > 0 {
-                    let shift = _mm512_set1_epi32(run.shift.cast_signed());
-                    // Not flattened: the compiler keeps the sums in registers if it sees each of them.
+                for _ in 0..run.shift {
+                    // Sums take half as long as shifts, and most shifts are by one. Not flattened: the compiler keeps
+                    // the sums in registers if it sees each of them.
                     for acc in &mut acc {
-                        acc[0] = _mm512_sllv_epi32(acc[0], shift);
-                        acc[1] = _mm512_sllv_epi32(acc[1], shift);
+                        acc[0] = _mm512_add_epi32(acc[0], acc[0]);
+                        acc[1] = _mm512_add_epi32(acc[1], acc[1]);
                     }
                 }
             }
@@ -238,7 +285,7 @@ fn tiles<L: Lane, S: Sink, const N: usize>(
             }
             let place = Place {
                 first: operands.first,
-                pixel,
+                pixel: at.pixel + tile * N,
                 n_rows: N,
             };
             if S::WATCHES {
@@ -247,7 +294,6 @@ fn tiles<L: Lane, S: Sink, const N: usize>(
             waiting.place = place;
         }
         waiting.now ^= 1;
-        pixel += N;
     }
 }
 

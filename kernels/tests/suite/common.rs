@@ -70,7 +70,28 @@ pub(crate) fn any_case() -> impl Strategy<Value = Case> {
         ..Window::pointwise(height, width)
     });
     let pointwise = pair(1..=14).prop_map(|(height, width)| Window::pointwise(height, width));
-    let windows = prop_oneof![6 => window, 1 => same_3x3, 1 => pointwise];
+    // Rows of several tiles, and of more columns than are turned at once.
+    let wide = (
+        (1_usize..=4, 12_usize..=140),
+        pair(1..=5),
+        pair(1..=2),
+        pair(0..=2),
+    )
+        .prop_map(|(input, kernel, stride, pad)| Window {
+            out_h: (input.0 + 2 * pad.0)
+                .saturating_sub(kernel.0)
+                .div_euclid(stride.0)
+                + 1,
+            out_w: (input.1 + 2 * pad.1 - kernel.1).div_euclid(stride.1) + 1,
+            kernel_h: kernel.0,
+            kernel_w: kernel.1,
+            stride_h: stride.0,
+            stride_w: stride.1,
+            pad_top: pad.0,
+            pad_left: pad.1,
+            ..Window::pointwise(input.0, input.1)
+        });
+    let windows = prop_oneof![6 => window, 1 => same_3x3, 1 => pointwise, 1 => wide];
     (
         windows,
         1_usize..=9,

@@ -155,18 +155,24 @@ where
             kernels.finish(&finish, &narrow, out, extremes);
         });
     });
-    let packed = Packed::new(&kernel, case.n_taps() * channels, filters);
+    let n_rows = case.n_taps() * channels;
+    let packed = [
+        Packed::new(&kernel, n_rows, filters),
+        Packed::by_rows(&kernel, (window.kernel_h, n_rows), filters),
+    ];
     for kernels in Kernels::available().filter(|kernels| kernels.packs()) {
-        let conv = PackedConv {
-            x: &x,
-            kernel: &packed,
-            pad: pad.as_deref(),
-            window,
-            channels,
-        };
-        assert_finished::<O>(&layer, &finish, &sums, |out, extremes| {
-            kernels.conv2d_finished(&conv, case.rows.clone(), (&finish, out, extremes));
-        });
+        for packed in &packed {
+            let conv = PackedConv {
+                x: &x,
+                kernel: packed,
+                pad: pad.as_deref(),
+                window,
+                channels,
+            };
+            assert_finished::<O>(&layer, &finish, &sums, |out, extremes| {
+                kernels.conv2d_finished(&conv, case.rows.clone(), (&finish, out, extremes));
+            });
+        }
     }
 }
 

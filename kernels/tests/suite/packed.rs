@@ -33,19 +33,25 @@ where
         acc + x.into() * Into::<i128>::into(w)
     });
     let expected: Vec<i128> = case.rows_of(&all, filters);
-    let packed = Packed::new(&kernel, case.n_taps() * channels, filters);
+    let n_rows = case.n_taps() * channels;
+    let packed = [
+        Packed::new(&kernel, n_rows, filters),
+        Packed::by_rows(&kernel, (window.kernel_h, n_rows), filters),
+    ];
     for kernels in Kernels::available().filter(|kernels| kernels.packs()) {
-        let mut out = vec![i32::MAX; expected.len()];
-        let conv = PackedConv {
-            x: &x,
-            kernel: &packed,
-            pad: pad.as_deref(),
-            window,
-            channels,
-        };
-        kernels.conv2d_packed(&conv, case.rows.clone(), &mut out);
-        let out: Vec<i128> = out.into_iter().map(i128::from).collect();
-        assert_eq!(out, expected, "{case:?}");
+        for packed in &packed {
+            let mut out = vec![i32::MAX; expected.len()];
+            let conv = PackedConv {
+                x: &x,
+                kernel: packed,
+                pad: pad.as_deref(),
+                window,
+                channels,
+            };
+            kernels.conv2d_packed(&conv, case.rows.clone(), &mut out);
+            let out: Vec<i128> = out.into_iter().map(i128::from).collect();
+            assert_eq!(out, expected, "{case:?}");
+        }
     }
 }
 

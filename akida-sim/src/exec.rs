@@ -7,6 +7,7 @@ mod epilogue;
 mod fusion;
 mod linear;
 mod order;
+mod room;
 mod sequence;
 mod single;
 mod tensor;
@@ -22,12 +23,15 @@ use quantizer_core::round::round_half_even;
 use quantizer_core::tensor::int_to_f32;
 use quantizer_core::{Counters, QFormat, Stage, StageCount};
 use rayon::prelude::*;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::ModelError;
 use crate::model::{InputKind, QuantizedModel, QuantizedNode, QuantizedOp};
 use bounds::{Interval, output_interval};
+use epilogue::{Ends, Epilogue};
 use fusion::{Fusion, fuse};
-use linear::LinearPlan;
+use linear::{LinearPlan, State};
+use room::Room;
 use tensor::{Int, Storage, with_ints, with_storage};
 
 pub use tensor::{Tensor, Values};
@@ -40,6 +44,8 @@ pub use tensor::{Tensor, Values};
 pub struct Executor<'m> {
     model: &'m QuantizedModel,
     plans: Vec<NodePlan>,
+    /// Buffers of walks that ended, one for each that ran at the same time.
+    rooms: Mutex<Vec<Room>>,
 }
 
 #[derive(Debug)]
@@ -52,6 +58,8 @@ struct NodePlan {
     fusion: Option<Fusion>,
     /// Whether the rectifier that alone takes this layer's results does its work.
     is_fused: bool,
+    /// The last steps of a layer without weights, made when it runs first.
+    epilogue: OnceLock<Epilogue>,
 }
 
 /// Called with the index and the output of each layer.
@@ -118,11 +126,16 @@ impl<'m> Executor<'m> {
                 linear,
                 fusion: None,
                 is_fused: false,
+                epilogue: OnceLock::new(),
             });
             intervals.push(interval);
         }
         fuse(model, &intervals, &mut plans);
-        Self { model, plans }
+        Self {
+            model,
+            plans,
+            rooms: Mutex::default(),
+        }
     }
 
     /// Returns the outputs for `input`, `[batch, ...]`, as [`run`](Self::run) without an observer: faster, since layers
@@ -135,14 +148,21 @@ impl<'m> Executor<'m> {
     /// Those of [`run`](Self::run).
     pub fn outputs(&self, input: &ArrayD<f32>) -> Result<Run, ModelError> {
         let n_items = input.shape().first().copied().unwrap_or(0);
+        let n_threads = rayon::current_num_threads();
         if self.model.is_temporal() || n_items < 2 {
-            return self.walk(input.view(), &mut ModelMemory::default(), None);
+            return self.walk(
+                input.view(),
+                &mut ModelMemory::default(),
+                None,
+                n_threads < 2,
+            );
         }
+        let is_shared = n_items >= 2 * n_threads || n_threads < 2;
         let runs: Result<Vec<Run>, ModelError> = (0..n_items)
             .into_par_iter()
             .map(|item| {
                 let input = input.slice_axis(Axis(0), Slice::from(item..item + 1));
-                self.walk(input, &mut ModelMemory::default(), None)
+                self.walk(input, &mut ModelMemory::default(), None, is_shared)
             })
             .collect();
         joined(runs?)
@@ -179,15 +199,33 @@ impl<'m> Executor<'m> {
         memory: &mut ModelMemory,
         observer: &mut dyn FnMut(usize, &Tensor),
     ) -> Result<Run, ModelError> {
-        self.walk(input.view(), memory, Some(observer))
+        self.walk(input.view(), memory, Some(observer), false)
     }
 
     /// Runs every layer; without an observer, some together with their rectifiers.
+    ///
+    /// `is_shared` says that other walks occupy the other threads.
     fn walk(
         &self,
         input: ArrayViewD<'_, f32>,
         memory: &mut ModelMemory,
+        observer: Observer<'_>,
+        is_shared: bool,
+    ) -> Result<Run, ModelError> {
+        let rooms = || self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut room = rooms().pop().unwrap_or_default();
+        room.is_shared = is_shared;
+        let run = self.walk_in(input, memory, observer, &mut room);
+        rooms().push(room);
+        run
+    }
+
+    fn walk_in(
+        &self,
+        input: ArrayViewD<'_, f32>,
+        memory: &mut ModelMemory,
         mut observer: Observer<'_>,
+        room: &mut Room,
     ) -> Result<Run, ModelError> {
         memory
             .integers
@@ -195,6 +233,7 @@ impl<'m> Executor<'m> {
         let nodes = &self.model.nodes;
         let mut n_uses = count_uses(self.model);
         let mut tensors: Vec<Option<Tensor>> = nodes.iter().map(|_| None).collect();
+        let mut ends: Vec<Option<Ends>> = nodes.iter().map(|_| None).collect();
         let mut counters = vec![Counters::default(); nodes.len()];
         check_single_input(self.model)?;
         for (index, node) in nodes.iter().enumerate() {
@@ -204,28 +243,30 @@ impl<'m> Executor<'m> {
             }
             let fusion = plan.fusion.as_ref().filter(|_| observer.is_none());
             let taken = fusion.map_or(&node.inputs, |fusion| &nodes[fusion.linear].inputs);
-            let inputs: Vec<&Tensor> = taken.iter().filter_map(|i| tensors[*i].as_ref()).collect();
-            let t0 = std::time::Instant::now();
-            let output = match fusion {
-                Some(fusion) => self.run_fusion(fusion, index, &inputs, memory, &mut counters)?,
-                None => self.run_node(index, &inputs, &input, memory, &mut counters[index])?,
+            let inputs = Inputs {
+                tensors: taken.iter().filter_map(|i| tensors[*i].as_ref()).collect(),
+                ends: taken.first().and_then(|i| ends[*i].as_ref()),
             };
-            if std::env::var_os("TIMES").is_some() {
-                eprintln!(
-                    "T {} {:.2} {:?}",
-                    node.name,
-                    t0.elapsed().as_secs_f64() * 1e6,
-                    output.shape
-                );
-            }
+            let (output, output_ends) = match fusion {
+                Some(fusion) => {
+                    self.run_fusion(fusion, index, &inputs, (memory, &mut counters, room))?
+                }
+                None => {
+                    let counters = &mut counters[index];
+                    self.run_node(index, &inputs, &input, (memory, counters, room))?
+                }
+            };
             if let Some(observer) = &mut observer {
                 observer(index, &output);
             }
             tensors[index] = Some(output);
+            ends[index] = output_ends;
             for i in taken {
                 n_uses[*i] -= 1;
-                if n_uses[*i] == 0 {
-                    tensors[*i] = None;
+                if n_uses[*i] == 0
+                    && let Some(tensor) = tensors[*i].take()
+                {
+                    room.put(tensor.values);
                 }
             }
         }
@@ -243,14 +284,19 @@ impl<'m> Executor<'m> {
         &self,
         fusion: &Fusion,
         index: usize,
-        inputs: &[&Tensor],
-        memory: &mut ModelMemory,
-        counters: &mut [Counters],
-    ) -> Result<Tensor, ModelError> {
+        inputs: &Inputs<'_>,
+        (memory, counters, room): (&mut ModelMemory, &mut [Counters], &mut Room),
+    ) -> Result<(Tensor, Option<Ends>), ModelError> {
         let name = &self.model.nodes[fusion.linear].name;
         let mut both = Counters::default();
-        let memory = &mut memory.integers[fusion.linear];
-        let output = fusion.plan.run(name, inputs[0], memory, &mut both)?;
+        let state = State {
+            memory: &mut memory.integers[fusion.linear],
+            counters: &mut both,
+            room,
+        };
+        let output = fusion
+            .plan
+            .run(name, inputs.tensors[0], inputs.ends, state)?;
         for (stage, count) in both.iter() {
             let is_of_rectifier = matches!(stage, Stage::ScaleMultiply | Stage::OutputRescale);
             let owner = if is_of_rectifier {
@@ -266,38 +312,50 @@ impl<'m> Executor<'m> {
     fn run_node(
         &self,
         index: usize,
-        inputs: &[&Tensor],
+        inputs: &Inputs<'_>,
         input: &ArrayViewD<'_, f32>,
-        memory: &mut ModelMemory,
-        counters: &mut Counters,
-    ) -> Result<Tensor, ModelError> {
+        (memory, counters, room): (&mut ModelMemory, &mut Counters, &mut Room),
+    ) -> Result<(Tensor, Option<Ends>), ModelError> {
         let node = &self.model.nodes[index];
         let plan = &self.plans[index];
         let storage = plan.storage.unwrap_or(Storage::I64);
-        match &node.op {
-            QuantizedOp::Input(kind) => enter_model(node, kind, input, storage),
+        let tensors = inputs.tensors.as_slice();
+        let output = match &node.op {
+            QuantizedOp::Input(kind) => enter_model(node, kind, input, (storage, room)),
             QuantizedOp::InputQuantizer { quantizer, .. } => {
-                Ok(quantize_input(quantizer, inputs[0], storage, counters))
+                Ok(quantize_input(quantizer, tensors[0], storage, counters))
             }
-            QuantizedOp::Dequantizer(format) => dequantize(&node.name, inputs[0], format),
+            QuantizedOp::Dequantizer(format) => dequantize(&node.name, tensors[0], format),
             QuantizedOp::Float(layer) => {
-                let arrays: Vec<ArrayD<f32>> = inputs.iter().map(|x| x.floats()).collect();
+                let arrays: Vec<ArrayD<f32>> = tensors.iter().map(|x| x.floats()).collect();
                 let arrays: Vec<&ArrayD<f32>> = arrays.iter().collect();
                 let output = apply_step(&node.name, layer, &arrays, (&mut memory.floats, index))?;
                 Ok(Tensor::from_floats(output))
             }
             QuantizedOp::Integer(layer) => {
                 let memory = &mut memory.integers[index];
+                let state = State {
+                    memory,
+                    counters,
+                    room,
+                };
                 match &plan.linear {
-                    Some(linear) => linear.run(&node.name, inputs[0], memory, counters),
+                    Some(linear) => return linear.run(&node.name, tensors[0], inputs.ends, state),
                     None => {
-                        let state = (memory, counters);
-                        elementwise::run(node, layer, inputs, storage, state)
+                        elementwise::run((node, layer), tensors, (storage, &plan.epilogue), state)
                     }
                 }
             }
-        }
+        };
+        Ok((output?, None))
     }
+}
+
+/// What a layer takes.
+struct Inputs<'a> {
+    tensors: Vec<&'a Tensor>,
+    /// Ends of the channels of the first, if its layer knows them.
+    ends: Option<&'a Ends>,
 }
 
 /// Returns the runs of consecutive items as one.
@@ -349,7 +407,7 @@ fn enter_model(
     node: &QuantizedNode,
     kind: &InputKind,
     x: &ArrayViewD<'_, f32>,
-    storage: Storage,
+    (storage, room): (Storage, &mut Room),
 ) -> Result<Tensor, ModelError> {
     let fits = x.ndim() == node.shape.len() + 1
         && x.shape()[1..]
@@ -373,7 +431,7 @@ fn enter_model(
             }
             Ok(Tensor::from_floats(x.to_owned()))
         }
-        InputKind::Raw { dtype, .. } => raw_input(&node.name, *dtype, x, storage),
+        InputKind::Raw { dtype, .. } => raw_input(&node.name, *dtype, x, (storage, room)),
     }
 }
 
@@ -382,7 +440,7 @@ fn raw_input(
     name: &str,
     dtype: Dtype,
     x: &ArrayViewD<'_, f32>,
-    storage: Storage,
+    (storage, room): (Storage, &mut Room),
 ) -> Result<Tensor, ModelError> {
     let (lo, hi) = match dtype {
         Dtype::UInt8 => (0, 255),
@@ -394,7 +452,7 @@ fn raw_input(
     let x = x.as_standard_layout();
     let integer = |v: f32| Some(whole(v)?).filter(|v| (lo..=hi).contains(v));
     let values = with_storage!(storage, T => {
-        let mut values = vec![T::narrow(0); x.len()];
+        let mut values = room.take::<T>(x.len());
         let fits = x.as_slice().is_some_and(|x| {
             Kernels::active().whole_numbers(x, (lo, hi), &mut values)
         });

@@ -47,6 +47,40 @@ impl Kernels {
     }
 }
 
+impl Kernels {
+    /// Adds the pixels of `x`, `[pixels, channels]`, to `sums`, `[channels]`. NUMERICS.md N21.
+    ///
+    /// The caller knows that the sums fit.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `x` is no whole number of pixels.
+    pub fn sum_pixels<T: Activation + Into<i64>>(self, x: &[T], sums: &mut [i64]) {
+        assert!(x.len().checked_rem(sums.len()) == Some(0), "whole pixels");
+        dispatch(self, Pixels { x, sums });
+    }
+}
+
+struct Pixels<'a, T> {
+    x: &'a [T],
+    sums: &'a mut [i64],
+}
+
+impl<T: Activation + Into<i64>> Job for Pixels<'_, T> {
+    fn n_columns(&self) -> usize {
+        self.x.len()
+    }
+
+    #[inline(always)]
+    fn run<S: InstructionSet, const P: usize, const N: usize>(self, _set: S) {
+        for pixel in self.x.chunks_exact(self.sums.len()) {
+            for (sum, v) in self.sums.iter_mut().zip(pixel) {
+                *sum = sum.wrapping_add((*v).into());
+            }
+        }
+    }
+}
+
 /// Values that are compared side by side at least.
 const WIDTH: usize = 256;
 

@@ -219,6 +219,18 @@ impl Finish {
         );
     }
 
+    /// Returns the least and the largest result of each channel whose sums came to `extremes`; results grow with their
+    /// sums.
+    #[must_use]
+    pub fn ends(&self, extremes: &Extremes) -> (Vec<i32>, Vec<i32>) {
+        let result = |c: usize, sum: i32| {
+            let inside = sum.max(self.least[c]).min(self.most[c]);
+            (inside * self.scale[c] + self.half[c]) >> self.right[c]
+        };
+        let results = |sums: &[i32]| (0..self.channels).map(|c| result(c, sums[c])).collect();
+        (results(&extremes.least), results(&extremes.most))
+    }
+
     /// Returns the number of channels.
     #[must_use]
     pub const fn channels(&self) -> usize {

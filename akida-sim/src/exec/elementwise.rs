@@ -2,12 +2,15 @@
 
 use kernels::{Activation, Kernels, MaxPool, Window};
 use quantizer_core::geometry::{Padding, same_pads, window_extent};
-use quantizer_core::layers::{ConcatAxis, IntegerLayer, IntegerOp, Memory, PoolOp};
+use quantizer_core::layers::{ConcatAxis, IntegerLayer, IntegerOp, PoolOp};
 use quantizer_core::{Counters, PerAxis, Stage, ValueBits};
 use rayon::prelude::*;
+use std::sync::OnceLock;
 
 use super::entry::{entered_values, storage_of};
 use super::epilogue::{Epilogue, Tally};
+use super::linear::State;
+use super::room::Room;
 use super::sequence;
 use super::tensor::{Int, Storage, Tensor, Values, batch_shape, with_ints, with_storage};
 use crate::ModelError;
@@ -18,12 +21,22 @@ const CHUNK: usize = 1 << 14;
 
 /// Returns the output of a layer without weights.
 pub(super) fn run(
-    node: &QuantizedNode,
-    layer: &IntegerLayer,
+    (node, layer): (&QuantizedNode, &IntegerLayer),
     inputs: &[&Tensor],
-    out: Storage,
-    (memory, counters): (&mut Memory, &mut Counters),
+    (out, epilogue): (Storage, &OnceLock<Epilogue>),
+    state: State<'_>,
 ) -> Result<Tensor, ModelError> {
+    let State {
+        memory,
+        counters,
+        room,
+    } = state;
+    let mut end = End {
+        out,
+        epilogue,
+        counters,
+        room,
+    };
     let (name, shape) = (node.name.as_str(), &node.shape);
     let first = *inputs
         .first()
@@ -31,25 +44,25 @@ pub(super) fn run(
     let entry = layer.entries.first();
     let entry = entry.ok_or_else(|| ModelError::invalid(name, "has no entry stage"))?;
     match &layer.op {
-        IntegerOp::ReLU { max } => Ok(relu(layer, max.as_ref(), first, out, counters)),
-        IntegerOp::LookUp { table } => look_up(name, layer, table, first, (out, counters)),
+        IntegerOp::ReLU { max } => Ok(relu(layer, max.as_ref(), first, &mut end)),
+        IntegerOp::LookUp { table } => look_up(name, layer, table, first, &mut end),
         IntegerOp::MaxPool2D(pool) => max_pool(name, *pool, first),
         IntegerOp::GlobalAveragePooling2D { keepdims } => {
-            let x = entered_values(name, entry, first, wide(entry.is_identity()), counters)?;
-            sum_pixels(name, layer, &x, *keepdims, (out, counters))
+            let x = entered_values(name, entry, first, wide(entry.is_identity()), end.counters)?;
+            sum_pixels(name, layer, &x, *keepdims, &mut end)
         }
         IntegerOp::Add => {
             let second = inputs.get(1).zip(layer.entries.get(1));
             let (second, second_entry) =
                 second.ok_or_else(|| ModelError::invalid(name, "takes two inputs"))?;
-            let a = entered_values(name, entry, first, Some(Storage::I64), counters)?;
-            let b = entered_values(name, second_entry, second, Some(Storage::I64), counters)?;
-            add(name, layer, [&a, &b], out, counters)
+            let a = entered_values(name, entry, first, Some(Storage::I64), end.counters)?;
+            let b = entered_values(name, second_entry, second, Some(Storage::I64), end.counters)?;
+            add(name, layer, [&a, &b], &mut end)
         }
         IntegerOp::Concatenate(ConcatAxis::Channels) => concatenate(name, inputs, out),
         IntegerOp::Flatten | IntegerOp::Reshape { .. } => {
             let storage = (!entry.is_identity()).then_some(out);
-            let x = entered_values(name, entry, first, storage, counters)?.into_owned();
+            let x = entered_values(name, entry, first, storage, end.counters)?.into_owned();
             let shape = batch_shape(x.batch(), shape).unwrap_or_else(|| {
                 let batch = x.batch();
                 vec![batch, x.n_values().checked_div(batch).unwrap_or(0)]
@@ -72,7 +85,7 @@ pub(super) fn run(
         | IntegerOp::ExtractToken { .. }
         | IntegerOp::DepthwiseBufferTempConv { .. }
         | IntegerOp::StatefulRecurrent(_) => {
-            sequence::run_scalar(name, layer, inputs, out, (memory, counters))
+            sequence::run_scalar(name, layer, inputs, out, (memory, end.counters))
         }
         IntegerOp::Conv2D(_)
         | IntegerOp::DepthwiseConv2D(_)
@@ -87,25 +100,48 @@ pub(super) fn run(
     }
 }
 
+/// How a layer ends.
+struct End<'a> {
+    /// Type of its results.
+    out: Storage,
+    epilogue: &'a OnceLock<Epilogue>,
+    counters: &'a mut Counters,
+    room: &'a mut Room,
+}
+
+impl End<'_> {
+    /// Returns the results of the last steps for `x`, `[pixels, channels]`.
+    ///
+    /// `epilogue` makes the steps: the first time, or where the number of channels is another than then.
+    fn values<X: Int>(
+        &mut self,
+        x: &[X],
+        n_channels: usize,
+        epilogue: impl Fn() -> Epilogue,
+    ) -> Values {
+        let kept = self.epilogue.get_or_init(&epilogue);
+        let other = (kept.channels() != n_channels).then(epilogue);
+        let epilogue = other.as_ref().unwrap_or(kept);
+        let mut tally = Tally::default();
+        let values = with_storage!(self.out, O => {
+            narrowed::<_, O>(x, (n_channels, epilogue), &mut tally, self.room)
+        });
+        epilogue.count(&tally, self.counters);
+        values
+    }
+}
+
 fn wide(is_identity: bool) -> Option<Storage> {
     (!is_identity).then_some(Storage::I64)
 }
 
-fn relu(
-    layer: &IntegerLayer,
-    max: Option<&PerAxis<i64>>,
-    x: &Tensor,
-    out: Storage,
-    counters: &mut Counters,
-) -> Tensor {
+fn relu(layer: &IntegerLayer, max: Option<&PerAxis<i64>>, x: &Tensor, end: &mut End<'_>) -> Tensor {
     let n_channels = x.shape.last().copied().unwrap_or(1).max(1);
     let largest = largest(layer.inner.value_bits);
-    let epilogue = Epilogue::rectifier(layer, rectifier_tops(max, n_channels), largest);
-    let mut tally = Tally::default();
-    let values = with_storage!(out, O => with_ints!(&x.values,
-        v => narrowed::<_, O>(v, n_channels, &epilogue, &mut tally),
-        float => Values::F32(Vec::new())));
-    epilogue.count(&tally, counters);
+    let epilogue = || Epilogue::rectifier(layer, rectifier_tops(max, n_channels), largest);
+    let values = with_ints!(&x.values,
+        v => end.values(v, n_channels, epilogue),
+        float => Values::F32(Vec::new()));
     Tensor {
         shape: x.shape.clone(),
         values,
@@ -117,10 +153,10 @@ fn look_up(
     layer: &IntegerLayer,
     table: &[i32],
     x: &Tensor,
-    (out, counters): (Storage, &mut Counters),
+    end: &mut End<'_>,
 ) -> Result<Tensor, ModelError> {
     let n_channels = x.shape.last().copied().unwrap_or(1).max(1);
-    let epilogue = Epilogue::new(layer, None, n_channels, largest(layer.inner.value_bits));
+    let epilogue = || Epilogue::new(layer, None, n_channels, largest(layer.inner.value_bits));
     let half = i64::try_from(table.len().div_euclid(2)).unwrap_or(0);
     // Static bounds keep inputs within the table: their width is that of the entry stage.
     let entry = |v: i64| {
@@ -130,13 +166,9 @@ fn look_up(
     let entries: Vec<i32> = with_ints!(&x.values,
         v => v.par_iter().with_min_len(CHUNK).map(|v| entry(v.wide())).collect(),
         float => return Err(ModelError::invalid(name, "takes integers, not floats")));
-    let mut tally = Tally::default();
-    let values = with_storage!(out, O => narrowed::<_, O>(
-        &entries, n_channels, &epilogue, &mut tally));
-    epilogue.count(&tally, counters);
     Ok(Tensor {
         shape: x.shape.clone(),
-        values,
+        values: end.values(&entries, n_channels, epilogue),
     })
 }
 
@@ -154,11 +186,11 @@ const fn largest(bits: ValueBits) -> u64 {
 /// Returns what the epilogue makes of each value.
 fn narrowed<X: Int, O: Int>(
     x: &[X],
-    n_channels: usize,
-    epilogue: &Epilogue,
+    (n_channels, epilogue): (usize, &Epilogue),
     tally: &mut Tally,
+    room: &mut Room,
 ) -> Values {
-    let mut out = vec![O::narrow(0); x.len()];
+    let mut out = room.take::<O>(x.len());
     let chunk = CHUNK.div_ceil(n_channels) * n_channels;
     let tallies: Vec<Tally> = out
         .par_chunks_mut(chunk)
@@ -169,7 +201,7 @@ fn narrowed<X: Int, O: Int>(
             tally
         })
         .collect();
-    tallies.iter().for_each(|other| tally.merge(other));
+    tallies.into_iter().for_each(|other| tally.merge(other));
     O::values(out)
 }
 
@@ -236,7 +268,7 @@ fn sum_pixels(
     layer: &IntegerLayer,
     x: &Tensor,
     keepdims: bool,
-    (out, counters): (Storage, &mut Counters),
+    end: &mut End<'_>,
 ) -> Result<Tensor, ModelError> {
     let &[batch, h, w, channels] = x.shape.as_slice() else {
         return Err(ModelError::invalid(
@@ -248,17 +280,14 @@ fn sum_pixels(
     let image = (h * w * channels).max(1);
     with_ints!(&x.values, v => {
         sums.par_chunks_mut(channels.max(1)).zip(v.par_chunks(image)).for_each(|(sums, image)| {
-            for pixel in image.chunks_exact(channels.max(1)) {
-                sums.iter_mut().zip(pixel).for_each(|(sum, v)| *sum += v.wide());
-            }
+            Kernels::active().sum_pixels(image, sums);
         });
     }, float => return Err(ModelError::invalid(name, "takes integers, not floats")));
     // Sums of a pool may need all of an i64; the epilogue saturates them first.
-    let epilogue = Epilogue::new(layer, Some(Stage::PoolSum), channels, u64::MAX);
-    let mut tally = Tally::default();
-    let values = with_storage!(out, O => narrowed::<i64, O>(
-        &sums, channels.max(1), &epilogue, &mut tally));
-    epilogue.count(&tally, counters);
+    let n_channels = channels.max(1);
+    let values = end.values(&sums, n_channels, || {
+        Epilogue::new(layer, Some(Stage::PoolSum), n_channels, u64::MAX)
+    });
     let shape = if keepdims {
         vec![batch, 1, 1, channels]
     } else {
@@ -271,8 +300,7 @@ fn add(
     name: &str,
     layer: &IntegerLayer,
     [a, b]: [&Tensor; 2],
-    out: Storage,
-    counters: &mut Counters,
+    end: &mut End<'_>,
 ) -> Result<Tensor, ModelError> {
     let (Values::I64(x), Values::I64(y)) = (&a.values, &b.values) else {
         return Err(ModelError::invalid(name, "takes integers, not floats"));
@@ -288,14 +316,11 @@ fn add(
         .map(|(x, y)| x + y)
         .collect();
     let n_channels = a.shape.last().copied().unwrap_or(1).max(1);
-    let epilogue = Epilogue::new(layer, Some(Stage::Sum), n_channels, u64::MAX);
-    let mut tally = Tally::default();
-    let values = with_storage!(out, O => narrowed::<i64, O>(
-        &sums, n_channels, &epilogue, &mut tally));
-    epilogue.count(&tally, counters);
     Ok(Tensor {
         shape: a.shape.clone(),
-        values,
+        values: end.values(&sums, n_channels, || {
+            Epilogue::new(layer, Some(Stage::Sum), n_channels, u64::MAX)
+        }),
     })
 }
 

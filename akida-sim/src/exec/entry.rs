@@ -7,6 +7,7 @@ use quantizer_core::{Counters, PerAxis, StageCount};
 use rayon::prelude::*;
 use std::borrow::Cow;
 
+use super::epilogue::Ends;
 use super::tensor::{Int, Storage, Tensor, Values, with_ints, with_storage};
 use crate::ModelError;
 
@@ -41,17 +42,26 @@ pub(super) fn entered_values<'a>(
     }))
 }
 
-/// Counts an entry stage that clips nothing and that the layer's weights do instead.
+/// Counts an entry stage that clips nothing and that the layer's weights do instead; `ends` is what the channels of `x`
+/// came to, if its layer knows.
 pub(super) fn count_entry(
     name: &str,
     entry: &EntryStage,
-    x: &Tensor,
+    (x, ends): (&Tensor, Option<&Ends>),
     counters: &mut Counters,
 ) -> Result<(), ModelError> {
     let n_channels = checked_channels(name, entry, x)?;
-    let largest = with_ints!(&x.values, v => largest(v, n_channels), float => {
-        return Err(ModelError::invalid(name, "takes integers, not floats"));
-    });
+    let known = ends.map(|ends| ends.with_zero().collect::<Vec<_>>());
+    let seen = || {
+        Ok(
+            with_ints!(&x.values, v => largest(v, n_channels), float => {
+                return Err(ModelError::invalid(name, "takes integers, not floats"));
+            }),
+        )
+    };
+    let largest = known
+        .filter(|known| known.len() == n_channels)
+        .map_or_else(seen, Ok)?;
     let shifted = largest.iter().enumerate().map(|(channel, (lo, hi))| {
         let largest = lo.unsigned_abs().max(hi.unsigned_abs());
         largest << entry.shift.at(channel)

@@ -28,7 +28,24 @@ pub(super) struct Tally {
     counts: NarrowCounts,
     /// Sums of the blocks that were finished in one pass.
     extremes: Option<Extremes>,
+    /// How many results those are.
+    finished: u64,
     elements: u64,
+}
+
+/// The least and the largest result of each channel.
+#[derive(Clone, Debug)]
+pub(super) struct Ends {
+    least: Vec<i32>,
+    most: Vec<i32>,
+}
+
+impl Ends {
+    /// Returns both ends of each channel, zero between them.
+    pub(super) fn with_zero(&self) -> impl Iterator<Item = (i64, i64)> {
+        let ends = self.least.iter().zip(&self.most);
+        ends.map(|(least, most)| ((*least).min(0).into(), (*most).max(0).into()))
+    }
 }
 
 impl Epilogue {
@@ -77,6 +94,11 @@ impl Epilogue {
         }
     }
 
+    /// Returns the number of channels.
+    pub(super) const fn channels(&self) -> usize {
+        self.channels
+    }
+
     /// Returns the steps in one pass to bytes, if they can be done so.
     pub(super) const fn finish(&self) -> Option<&Finish> {
         self.finish.as_ref()
@@ -88,11 +110,21 @@ impl Epilogue {
         let (least, most) = &self.safe;
         let is_safe = extremes.least.iter().zip(least).all(|(v, safe)| v >= safe)
             && extremes.most.iter().zip(most).all(|(v, safe)| v <= safe);
+        let elements = u64::try_from(n_results).unwrap_or(u64::MAX);
         is_safe.then(|| Tally {
             counts: NarrowCounts::default(),
             extremes: Some(extremes),
-            elements: u64::try_from(n_results).unwrap_or(u64::MAX),
+            finished: elements,
+            elements,
         })
+    }
+
+    /// Returns the ends of the results, `None` if not all were finished in one pass.
+    pub(super) fn ends(&self, tally: &Tally) -> Option<Ends> {
+        let extremes = tally.extremes.as_ref()?;
+        let is_whole = tally.finished == tally.elements && tally.elements > 0;
+        let (least, most) = self.finish.as_ref().filter(|_| is_whole)?.ends(extremes);
+        Some(Ends { least, most })
     }
 
     /// Writes the layer's outputs for results `[pixels, channels]`.
@@ -196,13 +228,14 @@ impl Epilogue {
 
 impl Tally {
     /// Adds the counts of another worker.
-    pub(super) fn merge(&mut self, other: &Self) {
+    pub(super) fn merge(&mut self, other: Self) {
         self.counts.merge(&other.counts);
-        match (&mut self.extremes, &other.extremes) {
-            (Some(own), Some(other)) => own.merge(other),
-            (own @ None, Some(other)) => *own = Some(other.clone()),
+        match (&mut self.extremes, other.extremes) {
+            (Some(own), Some(other)) => own.merge(&other),
+            (own @ None, Some(other)) => *own = Some(other),
             (_, None) => {}
         }
+        self.finished += other.finished;
         self.elements += other.elements;
     }
 }

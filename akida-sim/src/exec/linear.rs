@@ -16,7 +16,8 @@ use rayon::prelude::*;
 use super::bounds::Interval;
 use super::elementwise::rectifier_tops;
 use super::entry::{count_entry, entered_values, typed_values};
-use super::epilogue::{Epilogue, Tally};
+use super::epilogue::{Ends, Epilogue, Tally};
+use super::room::Room;
 use super::sequence;
 use super::tensor::{Int, Storage, Tensor, Values, convert, with_storage};
 use super::weights::Weights;
@@ -115,6 +116,13 @@ impl Time {
             _ => Self::Now,
         }
     }
+}
+
+/// What a layer changes beside its output.
+pub(super) struct State<'a> {
+    pub(super) memory: &'a mut Memory,
+    pub(super) counters: &'a mut Counters,
+    pub(super) room: &'a mut Room,
 }
 
 /// Output pixels that a worker computes at least, so that it loads its weights for several.
@@ -218,17 +226,22 @@ impl LinearPlan {
         self.aligns && self.weights.has_shifts
     }
 
-    /// Returns the layer's output.
+    /// Returns the layer's output, and what its channels came to if that is known; `ends` is what those of `x` did.
     pub(super) fn run(
         &self,
         name: &str,
         x: &Tensor,
-        memory: &mut Memory,
-        counters: &mut Counters,
-    ) -> Result<Tensor, ModelError> {
+        ends: Option<&Ends>,
+        state: State<'_>,
+    ) -> Result<(Tensor, Option<Ends>), ModelError> {
+        let State {
+            memory,
+            counters,
+            room,
+        } = state;
         let entry = &self.entry;
         let x = if self.aligns {
-            count_entry(name, entry, x, counters)?;
+            count_entry(name, entry, (x, ends), counters)?;
             typed_values(name, x, self.input)?
         } else {
             entered_values(name, entry, x, Some(self.input), counters)?
@@ -254,13 +267,17 @@ impl LinearPlan {
             .finish()
             .filter(|_| !self.final_weights().wide && !matches!(self.kind, Kind::Separable { .. }));
         Ok(match (self.out, one_pass) {
-            (Storage::U8, Some(finish)) => self.finished::<u8>(&x, &geometry, finish, counters),
-            (Storage::I8, Some(finish)) => self.finished::<i8>(&x, &geometry, finish, counters),
+            (Storage::U8, Some(finish)) => {
+                self.finished::<u8>(&x, &geometry, finish, (counters, room))
+            }
+            (Storage::I8, Some(finish)) => {
+                self.finished::<i8>(&x, &geometry, finish, (counters, room))
+            }
             _ => with_storage!(self.out, O => {
                 if self.final_weights().wide {
-                    self.blocks(&x, &geometry, counters, Self::block::<i64, O>)
+                    self.blocks(&x, &geometry, (counters, room), Self::block::<i64, O>)
                 } else {
-                    self.blocks(&x, &geometry, counters, Self::block::<i32, O>)
+                    self.blocks(&x, &geometry, (counters, room), Self::block::<i32, O>)
                 }
             }),
         })
@@ -273,8 +290,8 @@ impl LinearPlan {
         x: &Tensor,
         geometry: &Geometry,
         finish: &Finish,
-        counters: &mut Counters,
-    ) -> Tensor {
+        state: (&mut Counters, &mut Room),
+    ) -> (Tensor, Option<Ends>) {
         let block = |plan: &Self, x: &Tensor, place: Place<'_>, out: &mut [O]| {
             let mut extremes = Extremes::new(finish);
             products::finish(plan, &x.values, &place, (finish, out, &mut extremes));
@@ -283,7 +300,7 @@ impl LinearPlan {
                 None => plan.block::<i32, O>(x, place, out),
             }
         };
-        self.blocks(x, geometry, counters, block)
+        self.blocks(x, geometry, state, block)
     }
 
     fn final_weights(&self) -> &Weights {
@@ -301,48 +318,57 @@ impl LinearPlan {
         &self,
         x: &Tensor,
         geometry: &Geometry,
-        counters: &mut Counters,
+        (counters, room): (&mut Counters, &mut Room),
         block: impl Fn(&Self, &Tensor, Place<'_>, &mut [O]) -> (Tally, StageCount) + Sync,
-    ) -> Tensor {
+    ) -> (Tensor, Option<Ends>) {
         let row_len = geometry.row_len * self.out_channels;
         let image_len = geometry.n_rows * row_len;
-        let mut out = vec![O::narrow(0); geometry.n_images * image_len];
+        let mut out = room.take::<O>(geometry.n_images * image_len);
         let rows_per_block = BLOCK_VALUES.div_euclid(row_len.max(1)).max(1);
         let rows_per_block = rows_per_block.max(BLOCK_PIXELS.div_ceil(geometry.row_len.max(1)));
         let block_len = (rows_per_block * row_len).max(1);
-        let block = &block;
-        let results: Vec<(Tally, StageCount)> = out
-            .par_chunks_mut(image_len.max(1))
-            .enumerate()
-            .flat_map(|(image, rows)| {
-                rows.par_chunks_mut(block_len)
-                    .enumerate()
-                    .map(move |(number, out)| {
-                        let first = number * rows_per_block;
-                        let n_rows = out.len().checked_div(row_len).unwrap_or(0);
-                        let rows = first..first + n_rows;
-                        let place = Place {
-                            geometry,
-                            image,
-                            rows,
-                        };
-                        block(self, x, place, out)
-                    })
-            })
-            .collect();
+        let run = |image: usize, number: usize, out: &mut [O]| {
+            let first = number * rows_per_block;
+            let n_rows = out.len().checked_div(row_len).unwrap_or(0);
+            let place = Place {
+                geometry,
+                image,
+                rows: first..first + n_rows,
+            };
+            block(self, x, place, out)
+        };
         let (mut tally, mut inner) = (Tally::default(), StageCount::default());
-        for (block, depthwise) in results {
-            tally.merge(&block);
+        let mut add = |(block, depthwise): (Tally, StageCount)| {
+            tally.merge(block);
             inner.merge(depthwise);
+        };
+        if room.is_shared {
+            for (image, rows) in out.chunks_mut(image_len.max(1)).enumerate() {
+                for (number, out) in rows.chunks_mut(block_len).enumerate() {
+                    add(run(image, number, out));
+                }
+            }
+        } else {
+            let run = &run;
+            let results: Vec<(Tally, StageCount)> = out
+                .par_chunks_mut(image_len.max(1))
+                .enumerate()
+                .flat_map(|(image, rows)| {
+                    let blocks = rows.par_chunks_mut(block_len).enumerate();
+                    blocks.map(move |(number, out)| run(image, number, out))
+                })
+                .collect();
+            results.into_iter().for_each(add);
         }
         if matches!(self.kind, Kind::Separable { .. }) {
             counters.add(Stage::DepthwiseAccumulator, inner);
         }
         self.epilogue.count(&tally, counters);
-        Tensor {
+        let tensor = Tensor {
             shape: geometry.out_shape.clone(),
             values: O::values(out),
-        }
+        };
+        (tensor, self.epilogue.ends(&tally))
     }
 
     fn block<A: Sum, O: Int>(

@@ -8,8 +8,9 @@ use quantizer_core::round::round_half_even;
 use quantizer_core::{Counters, PerAxis, QFormat};
 
 use super::bounds::Interval;
+use super::room::Room;
 use super::tensor::{Storage, Tensor, Values, convert, with_ints};
-use super::{Executor, ModelMemory, dequantize};
+use super::{Executor, Inputs, ModelMemory, dequantize};
 use crate::ModelError;
 use crate::model::{QuantizedNode, QuantizedOp};
 
@@ -102,7 +103,12 @@ impl Executor<'_> {
             .resize_with(self.model.nodes.len(), Memory::default);
         let mut counters = Counters::default();
         let none = ArrayD::zeros(IxDyn(&[0]));
-        let output = self.run_node(index, inputs, &none.view(), memory, &mut counters)?;
+        let inputs = Inputs {
+            tensors: inputs.to_vec(),
+            ends: None,
+        };
+        let state = (memory, &mut counters, &mut Room::default());
+        let (output, _) = self.run_node(index, &inputs, &none.view(), state)?;
         Ok((output, counters))
     }
 

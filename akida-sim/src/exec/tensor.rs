@@ -1,5 +1,6 @@
 //! What flows between layers: integers in the narrowest type, or floats.
 
+use super::room::Spare;
 use crate::ModelError;
 use float_model::Shape;
 use kernels::Activation;
@@ -56,10 +57,12 @@ pub(crate) trait Int: kernels::Activation {
     /// Returns `v` in this type; the caller knows that it fits.
     fn narrow(v: i64) -> Self;
     fn values(v: Vec<Self>) -> Values;
+    /// Returns the spare buffers of this type.
+    fn spare(spare: &mut Spare) -> &mut Vec<Vec<Self>>;
 }
 
 macro_rules! int {
-    ($t:ty, $variant:ident) => {
+    ($t:ident, $variant:ident) => {
         impl Int for $t {
             fn narrow(v: i64) -> Self {
                 debug_assert!(
@@ -70,6 +73,9 @@ macro_rules! int {
             }
             fn values(v: Vec<Self>) -> Values {
                 Values::$variant(v)
+            }
+            fn spare(spare: &mut Spare) -> &mut Vec<Vec<Self>> {
+                &mut spare.$t
             }
         }
     };
@@ -85,6 +91,9 @@ impl Int for i64 {
     }
     fn values(v: Vec<Self>) -> Values {
         Values::I64(v)
+    }
+    fn spare(spare: &mut Spare) -> &mut Vec<Vec<Self>> {
+        &mut spare.i64
     }
 }
 

@@ -96,28 +96,64 @@ impl<T: Activation> Job for Whole<'_, T> {
         self.x.len()
     }
 
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_precision_loss,
-        clippy::float_cmp,
-        reason = "a number that comes back unchanged was whole"
-    )]
     #[inline(always)]
     fn run<S: InstructionSet, const P: usize, const N: usize>(self, _set: S) {
         let (lo, hi) = self.range;
-        let mut wrong = 0_u32;
-        for (out, v) in self.out.iter_mut().zip(self.x) {
-            let integer = *v as i32;
-            // The largest `i32` is no f32: 2^31 would come back too.
-            let fits = (integer as f32 == *v)
-                & (*v < -(i32::MIN as f32))
-                & (integer >= lo)
-                & (integer <= hi);
-            wrong |= u32::from(!fits);
-            *out = T::low_bits(i64::from(integer));
-        }
-        *self.fits = wrong == 0;
+        *self.fits = if lo >= -SHORT && hi <= SHORT {
+            short(self.x, (lo, hi), self.out)
+        } else {
+            long(self.x, (lo, hi), self.out)
+        };
     }
+}
+
+/// Magnitudes of whole numbers that stay themselves when [`MAGIC`] is added.
+const SHORT: i32 = 1 << 22;
+
+/// A float of this size ends with its ones: what is added to it is rounded to a whole number, which is then how many
+/// steps the float is above it.
+const MAGIC: f32 = 12_582_912.0;
+
+/// As [`Kernels::whole_numbers`], in vectors, for magnitudes up to [`SHORT`].
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::float_cmp,
+    reason = "both ends are exact, and a number that comes back unchanged was whole"
+)]
+#[inline(always)]
+fn short<T: Activation>(x: &[f32], (lo, hi): (i32, i32), out: &mut [T]) -> bool {
+    let (lo, hi) = (lo as f32, hi as f32);
+    let mut wrong = 0_u32;
+    for (out, v) in out.iter_mut().zip(x) {
+        let moved = *v + MAGIC;
+        let integer = moved.to_bits().wrapping_sub(MAGIC.to_bits()).cast_signed();
+        let fits = (moved - MAGIC == *v) & (*v >= lo) & (*v <= hi);
+        wrong |= u32::from(!fits);
+        *out = T::low_bits(i64::from(integer));
+    }
+    wrong == 0
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::float_cmp,
+    reason = "a number that comes back unchanged was whole"
+)]
+#[inline(always)]
+fn long<T: Activation>(x: &[f32], (lo, hi): (i32, i32), out: &mut [T]) -> bool {
+    let mut wrong = 0_u32;
+    for (out, v) in out.iter_mut().zip(x) {
+        let integer = *v as i32;
+        // The largest `i32` is no f32: 2^31 would come back too.
+        let fits = (integer as f32 == *v)
+            & (*v < -(i32::MIN as f32))
+            & (integer >= lo)
+            & (integer <= hi);
+        wrong |= u32::from(!fits);
+        *out = T::low_bits(i64::from(integer));
+    }
+    wrong == 0
 }
 
 struct Ends<'a, T> {

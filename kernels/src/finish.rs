@@ -8,6 +8,7 @@ use crate::dispatch::{InstructionSet, Job, dispatch};
 use crate::isa::Kernels;
 use crate::narrow::{Limit, Steps};
 use crate::quads::{self, Block, Numbers};
+use crate::summary::Exact;
 
 /// Channels of the tables are a multiple of this; those that do not exist give zeros.
 pub(crate) const LANES: usize = 32;
@@ -63,6 +64,8 @@ pub struct Finish {
     pub(crate) may_clip: bool,
     /// What the results lie in.
     range: Limit,
+    /// The steps as they are defined.
+    pub(crate) exact: Exact,
     /// The same for tiles of 32 channels.
     pub(crate) tables: Vec<Tables>,
     /// The same for blocks of 64 channels.
@@ -156,6 +159,7 @@ impl Finish {
             finish.clips_above[channel] = entry.clips_above;
             finish.may_clip |= entry.clips_below > i32::MIN || entry.clips_above < i32::MAX;
         }
+        finish.exact = Exact::new(steps, channels);
         finish.tables = (0..padded)
             .step_by(LANES)
             .map(|first| finish.tables(first))
@@ -179,6 +183,7 @@ impl Finish {
             clips_above: vec![i32::MAX; padded],
             may_clip: false,
             range: Limit { lo: 0, hi: 0 },
+            exact: Exact::default(),
             tables: Vec::new(),
             quads: Vec::new(),
         }
@@ -217,18 +222,6 @@ impl Finish {
             "results in {:?} fit the type of the output",
             self.range
         );
-    }
-
-    /// Returns the least and the largest result of each channel whose sums came to `extremes`; results grow with their
-    /// sums.
-    #[must_use]
-    pub fn ends(&self, extremes: &Extremes) -> (Vec<i32>, Vec<i32>) {
-        let result = |c: usize, sum: i32| {
-            let inside = sum.max(self.least[c]).min(self.most[c]);
-            (inside * self.scale[c] + self.half[c]) >> self.right[c]
-        };
-        let results = |sums: &[i32]| (0..self.channels).map(|c| result(c, sums[c])).collect();
-        (results(&extremes.least), results(&extremes.most))
     }
 
     /// Returns the number of channels.

@@ -29,6 +29,7 @@ mod plan;
 mod products;
 mod quads;
 mod row;
+mod summary;
 mod tiles;
 mod vnni;
 
@@ -40,4 +41,5 @@ pub use operands::{
     Conv2d, ConvTranspose2d, Dense, Depthwise, DepthwiseTranspose, MaxPool, Window,
 };
 pub use peak::{Peak, Products};
+pub use summary::Summary;
 pub use vnni::{Lane, Packable, Packed, PackedConv, PackedDepthwise, PackedDepthwiseConv};

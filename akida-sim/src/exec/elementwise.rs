@@ -201,7 +201,7 @@ fn narrowed<X: Int, O: Int>(
             tally
         })
         .collect();
-    tallies.into_iter().for_each(|other| tally.merge(other));
+    tallies.iter().for_each(|other| tally.merge(other));
     O::values(out)
 }
 

@@ -1,6 +1,6 @@
 //! What happens to a result before it leaves the layer: saturation, bias, rectifier, output quantizer.
 
-use kernels::{Clipped, Extremes, Finish, Kernels, Limit, NarrowCounts, Narrowing, Steps};
+use kernels::{Clipped, Extremes, Finish, Kernels, Limit, NarrowCounts, Narrowing, Steps, Summary};
 use quantizer_core::layers::IntegerLayer;
 use quantizer_core::round::shift_half_up;
 use quantizer_core::{Counters, Stage, StageCount, ValueBits};
@@ -17,8 +17,6 @@ pub(super) struct Epilogue {
     narrowing: Option<Narrowing>,
     /// The steps in one pass to bytes; absent where they need more than an `i32`.
     finish: Option<Finish>,
-    /// Sums, bias added, between which only the last step can clip, one pair a channel.
-    safe: (Vec<i32>, Vec<i32>),
     channels: usize,
 }
 
@@ -26,10 +24,6 @@ pub(super) struct Epilogue {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
     counts: NarrowCounts,
-    /// Sums of the blocks that were finished in one pass.
-    extremes: Option<Extremes>,
-    /// How many results those are.
-    finished: u64,
     elements: u64,
 }
 
@@ -83,13 +77,11 @@ impl Epilogue {
     fn of(steps: Steps, sum_stage: Option<Stage>, channels: usize, largest: u64) -> Self {
         let narrowing = Narrowing::new(&steps, channels, largest);
         let finish = Finish::new(&steps, channels, largest);
-        let safe = (0..channels).map(|c| safe_sums(&steps, c)).unzip();
         Self {
             sum_stage,
             steps,
             narrowing,
             finish,
-            safe,
             channels,
         }
     }
@@ -104,27 +96,24 @@ impl Epilogue {
         self.finish.as_ref()
     }
 
-    /// Returns the counts of results that were finished in one pass, `None` if a step before the last clipped: then
-    /// the results are wrong.
-    pub(super) fn tally(&self, extremes: Extremes, n_results: usize) -> Option<Tally> {
-        let (least, most) = &self.safe;
-        let is_safe = extremes.least.iter().zip(least).all(|(v, safe)| v >= safe)
-            && extremes.most.iter().zip(most).all(|(v, safe)| v <= safe);
-        let elements = u64::try_from(n_results).unwrap_or(u64::MAX);
-        is_safe.then(|| Tally {
-            counts: NarrowCounts::default(),
-            extremes: Some(extremes),
-            finished: elements,
-            elements,
-        })
-    }
-
-    /// Returns the ends of the results, `None` if not all were finished in one pass.
-    pub(super) fn ends(&self, tally: &Tally) -> Option<Ends> {
-        let extremes = tally.extremes.as_ref()?;
-        let is_whole = tally.finished == tally.elements && tally.elements > 0;
-        let (least, most) = self.finish.as_ref().filter(|_| is_whole)?.ends(extremes);
-        Some(Ends { least, most })
+    /// Returns the counts and the ends of `n_results` results that were finished in one pass, `None` if a step before the
+    /// last clipped: then the results are wrong.
+    pub(super) fn finished(
+        &self,
+        extremes: &Extremes,
+        n_results: usize,
+    ) -> Option<(Tally, Option<Ends>)> {
+        if n_results == 0 {
+            return Some((Tally::default(), None));
+        }
+        let finish = self.finish.as_ref()?;
+        let summary = Kernels::active().summarize(finish, extremes)?;
+        let tally = Tally {
+            counts: summary.counts,
+            elements: u64::try_from(n_results).unwrap_or(u64::MAX),
+        };
+        let Summary { least, most, .. } = summary;
+        Some((tally, Some(Ends { least, most })))
     }
 
     /// Writes the layer's outputs for results `[pixels, channels]`.
@@ -166,10 +155,7 @@ impl Epilogue {
 
     /// Adds the counts of a worker under the stages of this layer.
     pub(super) fn count(&self, tally: &Tally, counters: &mut Counters) {
-        let mut counts = tally.counts;
-        if let Some(extremes) = &tally.extremes {
-            counts.merge(&self.counts_of(extremes));
-        }
+        let counts = &tally.counts;
         let steps = &self.steps;
         let stages = [
             (self.sum_stage, counts.sum),
@@ -197,45 +183,10 @@ impl Epilogue {
     }
 }
 
-impl Epilogue {
-    /// Returns the counts of sums, at least one a channel, of which the least and the largest of each channel are known.
-    fn counts_of(&self, extremes: &Extremes) -> NarrowCounts {
-        let mut ends = Vec::with_capacity(2 * self.channels);
-        for seen in [&extremes.least, &extremes.most] {
-            let sums = seen.iter().take(self.channels).enumerate();
-            ends.extend(sums.map(|(c, v)| i64::from(*v) - self.bias_of(c)));
-        }
-        let mut counts = NarrowCounts::default();
-        if let Some(narrowing) = &self.narrowing {
-            let mut results = vec![0_i64; ends.len()];
-            counts = Kernels::active().narrow(narrowing, &ends, &mut results);
-        } else {
-            for (i, sum) in ends.into_iter().enumerate() {
-                self.exact(sum, i.rem_euclid(self.channels), &mut counts);
-            }
-        }
-        counts.shift.n = extremes.clipped;
-        counts
-    }
-}
-
-impl Epilogue {
-    fn bias_of(&self, channel: usize) -> i64 {
-        let bias = self.steps.bias.as_ref();
-        bias.map_or(0, |(bias, _)| bias[channel])
-    }
-}
-
 impl Tally {
     /// Adds the counts of another worker.
-    pub(super) fn merge(&mut self, other: Self) {
+    pub(super) fn merge(&mut self, other: &Self) {
         self.counts.merge(&other.counts);
-        match (&mut self.extremes, other.extremes) {
-            (Some(own), Some(other)) => own.merge(&other),
-            (own @ None, Some(other)) => *own = Some(other),
-            (_, None) => {}
-        }
-        self.finished += other.finished;
         self.elements += other.elements;
     }
 }
@@ -282,36 +233,4 @@ fn steps(
             (shift, limit(stage.value_bits))
         }),
     }
-}
-
-/// Returns the least and the largest sum, bias added, at which no step but the last clips.
-fn safe_sums(steps: &Steps, channel: usize) -> (i32, i32) {
-    let bias = steps.bias.as_ref().map_or(0, |(bias, _)| bias[channel]);
-    let (mut least, mut most) = (i64::from(i32::MIN), i64::from(i32::MAX));
-    let mut within = |lo: i64, hi: i64| (least, most) = (least.max(lo), most.min(hi));
-    if let Some(limit) = steps.sum {
-        within(limit.lo.saturating_add(bias), limit.hi.saturating_add(bias));
-    }
-    if let Some((_, limit)) = &steps.bias {
-        within(limit.lo, limit.hi);
-    }
-    let top = steps.rectify.as_ref().map(|tops| tops[channel]);
-    if let Some((scale, limit)) = &steps.scale
-        && let q @ 1.. = scale[channel]
-    {
-        // Products grow with their sums: what the rectifier cuts off cannot clip.
-        let (lo, hi) = (
-            -(limit.lo.saturating_neg().div_euclid(q)),
-            limit.hi.div_euclid(q),
-        );
-        let lo = if top.is_some() { i64::MIN } else { lo };
-        let hi = if top.is_some_and(|top| top <= hi) {
-            i64::MAX
-        } else {
-            hi
-        };
-        within(lo, hi);
-    }
-    let i32_of = |v: i64| i32::try_from(v).unwrap_or(if v < 0 { i32::MIN } else { i32::MAX });
-    (i32_of(least), i32_of(most))
 }

@@ -1,5 +1,6 @@
 //! Layers with weights: packed once, run block by block.
 
+mod blocks;
 mod geometry;
 mod operands;
 mod products;
@@ -11,7 +12,6 @@ use std::sync::Arc;
 use float_model::{MAX_BATCH_VALUES, Padding};
 use quantizer_core::layers::{EntryStage, IntegerLayer, IntegerOp, Memory};
 use quantizer_core::{Counters, Stage, StageCount, ValueBits};
-use rayon::prelude::*;
 
 use super::bounds::Interval;
 use super::elementwise::rectifier_tops;
@@ -22,12 +22,10 @@ use super::sequence;
 use super::tensor::{Int, Storage, Tensor, Values, convert, with_storage};
 use super::weights::Weights;
 use crate::ModelError;
+use blocks::{Blocks, Place};
 use geometry::Geometry;
 use operands::Operands;
 use products::Sum;
-
-/// Outputs computed at once by a worker: small enough for its cache.
-const BLOCK_VALUES: usize = 1 << 14;
 
 /// A layer with weights, ready to run.
 #[derive(Clone, Debug)]
@@ -123,16 +121,6 @@ pub(super) struct State<'a> {
     pub(super) memory: &'a mut Memory,
     pub(super) counters: &'a mut Counters,
     pub(super) room: &'a mut Room,
-}
-
-/// Output pixels that a worker computes at least, so that it loads its weights for several.
-const BLOCK_PIXELS: usize = 96;
-
-/// Which output rows a worker computes.
-struct Place<'a> {
-    geometry: &'a Geometry,
-    image: usize,
-    rows: std::ops::Range<usize>,
 }
 
 impl LinearPlan {
@@ -274,33 +262,53 @@ impl LinearPlan {
                 self.finished::<i8>(&x, &geometry, finish, (counters, room))
             }
             _ => with_storage!(self.out, O => {
-                if self.final_weights().wide {
+                let tensor = if self.final_weights().wide {
                     self.blocks(&x, &geometry, (counters, room), Self::block::<i64, O>)
                 } else {
                     self.blocks(&x, &geometry, (counters, room), Self::block::<i32, O>)
-                }
+                };
+                (tensor, None)
             }),
         })
     }
 
-    /// Returns the results of a layer that goes to bytes in one pass; blocks where more than its last step clips are
-    /// done again step by step.
+    /// Returns the results of a layer that goes to bytes in one pass; where more than its last step clips, it is done
+    /// again step by step.
     fn finished<O: Int + Byte>(
         &self,
         x: &Tensor,
         geometry: &Geometry,
         finish: &Finish,
-        state: (&mut Counters, &mut Room),
+        (counters, room): (&mut Counters, &mut Room),
     ) -> (Tensor, Option<Ends>) {
-        let block = |plan: &Self, x: &Tensor, place: Place<'_>, out: &mut [O]| {
-            let mut extremes = Extremes::new(finish);
-            products::finish(plan, &x.values, &place, (finish, out, &mut extremes));
-            match plan.epilogue.tally(extremes, out.len()) {
-                Some(tally) => (tally, StageCount::default()),
-                None => plan.block::<i32, O>(x, place, out),
-            }
+        let mut out = room.take::<O>(geometry.out_shape.iter().product());
+        let blocks = Blocks::of(self, geometry);
+        let mut all = Extremes::new(finish);
+        let run = |place: Place<'_>, out: &mut [O], extremes: &mut Extremes| {
+            products::finish(self, &x.values, &place, (finish, out, extremes));
         };
-        self.blocks(x, geometry, state, block)
+        if room.is_shared {
+            blocks.each(&mut out, |place, out| run(place, out, &mut all));
+        } else {
+            let block = |place: Place<'_>, out: &mut [O]| {
+                let mut extremes = Extremes::new(finish);
+                run(place, out, &mut extremes);
+                extremes
+            };
+            let extremes = blocks.each_in_parallel(&mut out, &block);
+            extremes.iter().for_each(|extremes| all.merge(extremes));
+        }
+        let Some((tally, ends)) = self.epilogue.finished(&all, out.len()) else {
+            room.put(O::values(out));
+            let tensor = self.blocks(x, geometry, (counters, room), Self::block::<i32, O>);
+            return (tensor, None);
+        };
+        self.epilogue.count(&tally, counters);
+        let tensor = Tensor {
+            shape: geometry.out_shape.clone(),
+            values: O::values(out),
+        };
+        (tensor, ends)
     }
 
     fn final_weights(&self) -> &Weights {
@@ -320,55 +328,29 @@ impl LinearPlan {
         geometry: &Geometry,
         (counters, room): (&mut Counters, &mut Room),
         block: impl Fn(&Self, &Tensor, Place<'_>, &mut [O]) -> (Tally, StageCount) + Sync,
-    ) -> (Tensor, Option<Ends>) {
-        let row_len = geometry.row_len * self.out_channels;
-        let image_len = geometry.n_rows * row_len;
-        let mut out = room.take::<O>(geometry.n_images * image_len);
-        let rows_per_block = BLOCK_VALUES.div_euclid(row_len.max(1)).max(1);
-        let rows_per_block = rows_per_block.max(BLOCK_PIXELS.div_ceil(geometry.row_len.max(1)));
-        let block_len = (rows_per_block * row_len).max(1);
-        let run = |image: usize, number: usize, out: &mut [O]| {
-            let first = number * rows_per_block;
-            let n_rows = out.len().checked_div(row_len).unwrap_or(0);
-            let place = Place {
-                geometry,
-                image,
-                rows: first..first + n_rows,
-            };
-            block(self, x, place, out)
-        };
+    ) -> Tensor {
+        let mut out = room.take::<O>(geometry.out_shape.iter().product());
+        let blocks = Blocks::of(self, geometry);
         let (mut tally, mut inner) = (Tally::default(), StageCount::default());
         let mut add = |(block, depthwise): (Tally, StageCount)| {
-            tally.merge(block);
+            tally.merge(&block);
             inner.merge(depthwise);
         };
+        let run = |place: Place<'_>, out: &mut [O]| block(self, x, place, out);
         if room.is_shared {
-            for (image, rows) in out.chunks_mut(image_len.max(1)).enumerate() {
-                for (number, out) in rows.chunks_mut(block_len).enumerate() {
-                    add(run(image, number, out));
-                }
-            }
+            blocks.each(&mut out, |place, out| add(run(place, out)));
         } else {
-            let run = &run;
-            let results: Vec<(Tally, StageCount)> = out
-                .par_chunks_mut(image_len.max(1))
-                .enumerate()
-                .flat_map(|(image, rows)| {
-                    let blocks = rows.par_chunks_mut(block_len).enumerate();
-                    blocks.map(move |(number, out)| run(image, number, out))
-                })
-                .collect();
+            let results = blocks.each_in_parallel(&mut out, &run);
             results.into_iter().for_each(add);
         }
         if matches!(self.kind, Kind::Separable { .. }) {
             counters.add(Stage::DepthwiseAccumulator, inner);
         }
         self.epilogue.count(&tally, counters);
-        let tensor = Tensor {
+        Tensor {
             shape: geometry.out_shape.clone(),
             values: O::values(out),
-        };
-        (tensor, self.epilogue.ends(&tally))
+        }
     }
 
     fn block<A: Sum, O: Int>(

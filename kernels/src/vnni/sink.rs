@@ -301,13 +301,19 @@ fn take_rows<O: Byte>(sink: &mut Finished<'_, O>, place: Place, sums: &Sums, row
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
 #[inline(never)]
 fn count_clipped(finish: &Finish, extremes: &mut Extremes, place: Place, sums: &Sums) {
-    let columns = place.first..place.first + COLUMNS;
-    let below = &finish.clips_below[columns.clone()];
-    let above = &finish.clips_above[columns];
-    let mut clipped = 0_u32;
-    for sums in &sums.0[..place.n_rows] {
-        for ((v, below), above) in sums.iter().zip(below).zip(above) {
-            clipped += u32::from(v < below) + u32::from(v > above);
+    let mut clipped = 0;
+    for from in [0, WIDTH] {
+        let columns = place.first + from..place.first + from + WIDTH;
+        // SAFETY: this function is compiled for the instructions.
+        unsafe {
+            let below = load(&finish.clips_below[columns.clone()]);
+            let above = load(&finish.clips_above[columns]);
+            for sums in &sums.0[..place.n_rows] {
+                let sums = load(&sums[from..]);
+                let clips =
+                    _mm512_cmplt_epi32_mask(sums, below) | _mm512_cmplt_epi32_mask(above, sums);
+                clipped += clips.count_ones();
+            }
         }
     }
     extremes.clipped += u64::from(clipped);

@@ -235,6 +235,8 @@ fn tiles<L: Lane, S: Sink, const N: usize>(
         let mut pairs = sink.pairs(place, sums);
         let n_pairs = pairs.len();
         let mut weights = operands.weights.as_chunks::<2>().0.iter();
+        // The first tile fetches the weights of the next block of columns, the others what they have.
+        let ahead = if tile == 0 { operands.weights.len() } else { 0 };
         // SAFETY: this function is compiled for the instructions. The last patch reads what is before `reach`, so that
         // `step` reads groups that are there. `start` has 32 numbers, and a row of sums has room for 32, aligned.
         unsafe {
@@ -244,12 +246,12 @@ fn tiles<L: Lane, S: Sink, const N: usize>(
                 let n_both = run.n_groups.min(pairs.len());
                 // Two loops without a branch inside: the compiler keeps the sums in registers.
                 for lines in weights.by_ref().take(n_both) {
-                    step::<L, N>(&mut acc, x, stride, lines);
+                    step::<L, N>(&mut acc, (x, stride), lines, ahead);
                     x = x.add(L::GROUP);
                     S::take_pair(&mut pairs);
                 }
                 for lines in weights.by_ref().take(run.n_groups - n_both) {
-                    step::<L, N>(&mut acc, x, stride, lines);
+                    step::<L, N>(&mut acc, (x, stride), lines, ahead);
                     x = x.add(L::GROUP);
                 }
                 for _ in 0..run.shift {
@@ -307,18 +309,20 @@ fn tiles<L: Lane, S: Sink, const N: usize>(
 #[inline(always)]
 unsafe fn step<L: Lane, const N: usize>(
     acc: &mut [[std::arch::x86_64::__m512i; 2]; N],
-    x: *const L::Activation,
-    stride: usize,
+    (mut x, mut stride): (*const L::Activation, usize),
     lines: &[Line; 2],
+    ahead: usize,
 ) {
-    use std::arch::x86_64::{_mm512_load_si512, _mm512_set1_epi32};
-    let (mut x, mut stride) = (x, stride);
+    use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch, _mm512_load_si512, _mm512_set1_epi32};
     // SAFETY: the four bytes of a group, four `u8` or two `i16`, are there for each patch; a pair of lines is 128
     // aligned bytes.
     unsafe {
         // Steps from row to row: a pointer for each row would not fit in the registers, and the compiler would set up
         // all of them for every run if it knew that the distance stays the same.
         std::arch::asm!("/* {0} */", inout(reg) stride, options(nomem, nostack, preserves_flags));
+        let next = lines.as_ptr().wrapping_add(ahead);
+        _mm_prefetch::<_MM_HINT_T1>(next.cast());
+        _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(1).cast());
         let w0 = _mm512_load_si512(lines[0].0.as_ptr().cast());
         let w1 = _mm512_load_si512(lines[1].0.as_ptr().cast());
         for acc in acc {

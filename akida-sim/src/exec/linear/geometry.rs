@@ -9,7 +9,6 @@ use super::{ConvPadding, Kind, LinearPlan, Steps};
 /// Extents of one run.
 #[derive(Debug)]
 pub(super) struct Geometry {
-    pub(super) n_images: usize,
     pub(super) n_rows: usize,
     /// Pixels of an output row.
     pub(super) row_len: usize,
@@ -45,7 +44,6 @@ impl Geometry {
             pad_left,
         };
         Some(Self {
-            n_images: batch,
             n_rows: out_h,
             row_len: out_w,
             out_shape: vec![batch, out_h, out_w, plan.out_channels],
@@ -58,7 +56,6 @@ impl Geometry {
         let (channels, leading) = x.split_last()?;
         let out_shape = leading.iter().copied().chain([plan.out_channels]);
         Some(Self {
-            n_images: 1,
             n_rows: leading.iter().product(),
             row_len: 1,
             out_shape: out_shape.collect(),

@@ -5,8 +5,9 @@ use kernels::{
     Lane, Packable, PackedConv, PackedDepthwiseConv, Window,
 };
 
+use super::blocks::Place;
 use super::geometry::Geometry;
-use super::{Kind, LinearPlan, Place};
+use super::{Kind, LinearPlan};
 use crate::exec::tensor::{Int, Values};
 use crate::exec::weights::{Lanes, Packed, Weights};
 

@@ -1,0 +1,80 @@
+//! The blocks of rows that workers compute.
+
+use rayon::prelude::*;
+
+use super::LinearPlan;
+use super::geometry::Geometry;
+
+/// Outputs computed at once by a worker: small enough for its cache.
+const BLOCK_VALUES: usize = 1 << 14;
+
+/// Output pixels that a worker computes at least, so that it loads its weights for several.
+const BLOCK_PIXELS: usize = 96;
+
+/// Which output rows a worker computes.
+pub(super) struct Place<'a> {
+    pub(super) geometry: &'a Geometry,
+    pub(super) image: usize,
+    pub(super) rows: std::ops::Range<usize>,
+}
+
+/// How the rows of a layer are divided.
+pub(super) struct Blocks<'a> {
+    geometry: &'a Geometry,
+    row_len: usize,
+    rows_per_block: usize,
+}
+
+impl<'a> Blocks<'a> {
+    /// Returns the blocks of a layer.
+    pub(super) fn of(plan: &LinearPlan, geometry: &'a Geometry) -> Self {
+        let row_len = geometry.row_len * plan.out_channels;
+        let n_rows = BLOCK_VALUES.div_euclid(row_len.max(1)).max(1);
+        Self {
+            geometry,
+            row_len,
+            rows_per_block: n_rows.max(BLOCK_PIXELS.div_ceil(geometry.row_len.max(1))),
+        }
+    }
+
+    /// Calls `run` for each block of `out`, `[images, rows, ...]`, one after the other.
+    pub(super) fn each<O>(&self, out: &mut [O], mut run: impl FnMut(Place<'a>, &mut [O])) {
+        for (image, rows) in out.chunks_mut(self.image_len()).enumerate() {
+            for (number, out) in rows.chunks_mut(self.block_len()).enumerate() {
+                run(self.place(image, number, out.len()), out);
+            }
+        }
+    }
+
+    /// Returns what `run` returns for each block of `out`, `[images, rows, ...]`, in order.
+    pub(super) fn each_in_parallel<O: Send, R: Send>(
+        &self,
+        out: &mut [O],
+        run: &(impl Fn(Place<'a>, &mut [O]) -> R + Sync),
+    ) -> Vec<R> {
+        out.par_chunks_mut(self.image_len())
+            .enumerate()
+            .flat_map(|(image, rows)| {
+                let blocks = rows.par_chunks_mut(self.block_len()).enumerate();
+                blocks.map(move |(number, out)| run(self.place(image, number, out.len()), out))
+            })
+            .collect()
+    }
+
+    fn place(&self, image: usize, number: usize, len: usize) -> Place<'a> {
+        let first = number * self.rows_per_block;
+        Place {
+            geometry: self.geometry,
+            image,
+            rows: first..first + len.checked_div(self.row_len).unwrap_or(0),
+        }
+    }
+
+    fn image_len(&self) -> usize {
+        (self.geometry.n_rows * self.row_len).max(1)
+    }
+
+    fn block_len(&self) -> usize {
+        (self.rows_per_block * self.row_len).max(1)
+    }
+}

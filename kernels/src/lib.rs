@@ -10,7 +10,7 @@
 //! (NUMERICS.md F1). Only the payload and sign of a NaN are unspecified.
 //!
 //! This crate is the only one of the workspace with `unsafe`; all of it is in `dispatch`, `row`, `peak`
-//! and the modules of `vnni`.
+//! and the modules of `madd` and `vnni`.
 
 mod chain;
 mod contract;
@@ -21,6 +21,7 @@ mod finish;
 mod float;
 mod integer;
 mod isa;
+mod madd;
 mod narrow;
 mod operands;
 mod operations;

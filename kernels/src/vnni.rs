@@ -23,15 +23,16 @@ use std::ops::Range;
 use crate::contract::{check_len, check_per_channel, check_window};
 use crate::finish::{Byte, Extremes, Finish};
 use crate::isa::{Isa, Kernels};
+use crate::madd::Sums;
 use crate::operands::Window;
-use gather::Patches;
+pub(crate) use gather::Patches;
 use sink::{Finished, Plain, Sink};
 use tile::product;
 
 pub use depthwise::{PackedDepthwise, PackedDepthwiseConv};
 
 /// Columns of a tile: two vectors of `i32`.
-const COLUMNS: usize = 32;
+pub(crate) const COLUMNS: usize = 32;
 
 /// Bytes that hold a group of weights of each column.
 const GROUP_BYTES: usize = 4 * COLUMNS;
@@ -40,6 +41,9 @@ const GROUP_BYTES: usize = 4 * COLUMNS;
 pub trait Lane: Copy + Default + Into<i32> + Send + Sync + sealed::Sealed + 'static {
     /// Weights of a lane, which has four bytes.
     const GROUP: usize;
+    /// The slowest instruction set that multiplies them.
+    #[doc(hidden)]
+    const LEAST: Isa;
     /// The activations that the instruction takes.
     #[doc(hidden)]
     type Activation: Copy + Default + Send + Sync;
@@ -68,6 +72,7 @@ mod sealed {
 
 impl Lane for i8 {
     const GROUP: usize = 4;
+    const LEAST: Isa = Isa::Vnni;
     type Activation = u8;
 
     fn put(self, lane: &mut [u8], part: usize) {
@@ -84,6 +89,7 @@ impl Lane for i8 {
 
 impl Lane for i16 {
     const GROUP: usize = 2;
+    const LEAST: Isa = Isa::Avx2;
     type Activation = Self;
 
     fn put(self, lane: &mut [u8], part: usize) {
@@ -166,12 +172,12 @@ words!(u8, i8, i16);
 /// A kernel `[rows, filters]`, packed for tiles of 32 columns and the rows of one lane.
 #[derive(Clone, Debug)]
 pub struct Packed<L> {
-    rows: usize,
-    filters: usize,
+    pub(crate) rows: usize,
+    pub(crate) filters: usize,
     /// What the lanes of weights meet, in their order.
-    runs: Vec<Run>,
+    pub(crate) runs: Vec<Run>,
     /// `[filters / 32][lanes][32][GROUP]`, two lines a lane, zeros where there is nothing.
-    weights: Vec<Line>,
+    pub(crate) weights: Vec<Line>,
     /// The sum of each column's weights, each as often as its row counts.
     sums: Vec<i32>,
     lanes: std::marker::PhantomData<L>,
@@ -179,16 +185,16 @@ pub struct Packed<L> {
 
 /// Neighbouring groups of activations; then all sums so far are shifted to the left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Run {
-    first: usize,
-    n_groups: usize,
-    shift: u32,
+pub(crate) struct Run {
+    pub(crate) first: usize,
+    pub(crate) n_groups: usize,
+    pub(crate) shift: u32,
 }
 
 /// 64 bytes at an address of which no load crosses a cache line.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
-struct Line([u8; 64]);
+pub(crate) struct Line([u8; 64]);
 
 impl<L: Lane> Packed<L> {
     /// Returns the packed form of a kernel `[rows, filters]`.
@@ -310,9 +316,16 @@ pub struct PackedConv<'a, X, L> {
 }
 
 impl Kernels {
-    /// Returns whether these kernels multiply packed weights.
+    /// Returns whether these kernels multiply packed weights of type `L`: words with AVX2 and all above, bytes with
+    /// VNNI.
     #[must_use]
-    pub fn packs(self) -> bool {
+    pub fn packs<L: Lane>(self) -> bool {
+        self.isa() >= L::LEAST
+    }
+
+    /// Returns whether these kernels multiply packed depthwise weights.
+    #[must_use]
+    pub fn packs_depthwise(self) -> bool {
         self.isa() == Isa::Vnni
     }
 
@@ -322,7 +335,7 @@ impl Kernels {
     ///
     /// # Panics
     ///
-    /// Panics if [`packs`](Self::packs) is false, a length disagrees with the extents, `rows` is not in
+    /// Panics if [`packs`](Self::packs) is false for `L`, a length disagrees with the extents, `rows` is not in
     /// `0..out_h`, or the window is not valid.
     pub fn conv2d_packed<X: Packable<L>, L: Lane>(
         self,
@@ -331,7 +344,12 @@ impl Kernels {
         out: &mut [i32],
     ) {
         let filters = conv.kernel.filters;
-        self.packed_rows(conv, rows, &mut Plain { out, filters });
+        let pixels = self.check_packed(conv, &rows, out.len());
+        if self.isa() == Isa::Vnni {
+            packed_pixels(conv, pixels, &mut Plain { out, filters });
+        } else {
+            Sums::new(self, conv).write(pixels.start, out);
+        }
     }
 
     /// Writes the finished output rows `rows` of a convolution into `out`, `[rows, out_w, filters]`, and adds what the
@@ -354,63 +372,43 @@ impl Kernels {
         finish.check_type::<O>();
         check_len("extremes", extremes.least.len(), &[finish.bias.len()]);
         check_len("extremes", extremes.most.len(), &[finish.bias.len()]);
-        let mut sink = Finished {
-            finish,
-            out,
-            extremes,
-        };
-        self.packed_rows(conv, rows, &mut sink);
+        let pixels = self.check_packed(conv, &rows, out.len());
+        if self.isa() == Isa::Vnni {
+            let mut sink = Finished {
+                finish,
+                out,
+                extremes,
+            };
+            packed_pixels(conv, pixels, &mut sink);
+        } else {
+            Sums::new(self, conv).finish(pixels.start, (finish, out, extremes));
+        }
     }
 
-    fn packed_rows<X: Packable<L>, L: Lane>(
+    /// Checks operands and the length of the results, and returns the numbers of the pixels of `rows`.
+    fn check_packed<X: Packable<L>, L: Lane>(
         self,
         conv: &PackedConv<'_, X, L>,
-        rows: Range<usize>,
-        sink: &mut impl Sink,
-    ) {
-        let PackedConv {
-            x,
-            kernel,
-            pad,
-            window,
-            channels,
-        } = *conv;
-        assert!(self.packs(), "an instruction set that packs weights");
-        check_window(&window, &rows);
-        check_len("input", x.len(), &[window.in_h, window.in_w, channels]);
-        check_per_channel("padding", pad, channels);
+        rows: &Range<usize>,
+        n_results: usize,
+    ) -> Range<usize> {
+        let (window, kernel, channels) = (&conv.window, conv.kernel, conv.channels);
+        assert!(self.packs::<L>(), "an instruction set that packs weights");
+        check_window(window, rows);
+        check_len("input", conv.x.len(), &[window.in_h, window.in_w, channels]);
+        check_per_channel("padding", conv.pad, channels);
         let n_taps = window.kernel_h * window.kernel_w;
         assert_eq!(n_taps * channels, kernel.rows, "rows of the kernel");
-        check_len(
-            "output",
-            sink.len(),
-            &[rows.len(), window.out_w, kernel.filters],
-        );
-        if sink.len() == 0 {
-            return;
-        }
-        let stride = kernel.rows.next_multiple_of(L::GROUP);
-        let pixels = rows.start * window.out_w..rows.end * window.out_w;
-        let is_plain = window == Window::pointwise(window.in_h, window.in_w);
-        if let Some(x) = X::as_packed(x).filter(|_| is_plain && stride == channels && stride > 0) {
-            let x = &x[pixels.start * stride..pixels.end * stride];
-            return product(kernel, (x, pixels.len()), X::OFFSET, 0, sink);
-        }
-        let mut patches = Patches::new(conv, stride);
-        let mut done = 0;
-        while done < pixels.len() {
-            let first = pixels.start + done;
-            let (x, n_pixels) = patches.gather(first..pixels.end);
-            product(kernel, (x, n_pixels), X::OFFSET, done, sink);
-            done += n_pixels;
-        }
+        let extents = [rows.len(), window.out_w, kernel.filters];
+        check_len("output", n_results, &extents);
+        rows.start * window.out_w..rows.end * window.out_w
     }
 
     /// Writes the matrix product of `x`, `[n, rows]`, into `out`, `[n, filters]`. NUMERICS.md N18.
     ///
     /// # Panics
     ///
-    /// Panics if [`packs`](Self::packs) is false or a length disagrees with the extents.
+    /// Panics if [`packs`](Self::packs) is false for `L` or a length disagrees with the extents.
     pub fn dense_packed<X: Packable<L>, L: Lane>(
         self,
         x: &[X],
@@ -426,5 +424,33 @@ impl Kernels {
             channels: kernel.rows,
         };
         self.conv2d_packed(&conv, 0..n, out);
+    }
+}
+
+/// Gives the sums of these pixels to the sink, with VNNI.
+fn packed_pixels<X: Packable<L>, L: Lane>(
+    conv: &PackedConv<'_, X, L>,
+    pixels: Range<usize>,
+    sink: &mut impl Sink,
+) {
+    let PackedConv {
+        x, kernel, window, ..
+    } = *conv;
+    if sink.len() == 0 {
+        return;
+    }
+    let stride = kernel.rows.next_multiple_of(L::GROUP);
+    let is_plain = window == Window::pointwise(window.in_h, window.in_w);
+    if let Some(x) = X::as_packed(x).filter(|_| is_plain && stride == conv.channels && stride > 0) {
+        let x = &x[pixels.start * stride..pixels.end * stride];
+        return product(kernel, (x, pixels.len()), X::OFFSET, 0, sink);
+    }
+    let mut patches = Patches::new(conv, stride);
+    let mut done = 0;
+    while done < pixels.len() {
+        let first = pixels.start + done;
+        let (x, n_pixels) = patches.gather(first..pixels.end);
+        product(kernel, (x, n_pixels), X::OFFSET, done, sink);
+        done += n_pixels;
     }
 }

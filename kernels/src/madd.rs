@@ -11,11 +11,14 @@
     )
 )]
 
+mod gather;
 mod tile;
 
 use crate::finish::{Byte, Extremes, Finish};
 use crate::isa::{Isa, Kernels};
-use crate::vnni::{Lane, Packable, Packed, PackedConv, Patches};
+use crate::operands::Window;
+use crate::vnni::{Lane, Packable, Packed, PackedConv};
+use gather::Patches;
 
 /// Words that are gathered at once, at least a tile of pixels.
 const GATHERED: usize = 1 << 14;
@@ -27,6 +30,8 @@ const WAITING: usize = 1 << 12;
 pub(crate) struct Sums<'a, X, L: Lane> {
     kernels: Kernels,
     kernel: &'a Packed<L>,
+    /// Patches that are there already: the words of a pointwise layer.
+    words: Option<&'a [L::Activation]>,
     patches: Patches<'a, X, L>,
     n_pixels: usize,
 }
@@ -42,10 +47,13 @@ impl<'a, X: Packable<L>, L: Lane> Sums<'a, X, L> {
         let tile = tile_rows(kernels);
         let tiles = GATHERED.checked_div(stride * tile).unwrap_or(1);
         let n_pixels = tiles.clamp(1, 8) * tile;
+        let window = &conv.window;
+        let is_plain = *window == Window::pointwise(window.in_h, window.in_w);
         Self {
             kernels,
             kernel: conv.kernel,
-            patches: Patches::of(conv, stride, n_pixels),
+            words: X::as_packed(conv.x).filter(|_| is_plain && stride == conv.channels),
+            patches: Patches::new(conv, stride, n_pixels),
             n_pixels,
         }
     }
@@ -56,9 +64,16 @@ impl<'a, X: Packable<L>, L: Lane> Sums<'a, X, L> {
         let mut from = first;
         for out in out.chunks_mut((self.n_pixels * filters).max(1)) {
             let n_pixels = out.len().div_euclid(filters);
-            let (patches, _) = self.patches.gather(from..from + n_pixels);
+            let pixels = from..from + n_pixels;
+            from = pixels.end;
+            let patches = match self.words {
+                Some(words) => {
+                    let n_words = self.kernel.rows;
+                    &words[pixels.start * n_words..pixels.end * n_words]
+                }
+                None => self.patches.gather(self.kernels, pixels),
+            };
             product(self.kernels, self.kernel, patches, out);
-            from += n_pixels;
         }
     }
 

@@ -25,7 +25,7 @@ use crate::finish::{Byte, Extremes, Finish};
 use crate::isa::{Isa, Kernels};
 use crate::madd::Sums;
 use crate::operands::Window;
-pub(crate) use gather::Patches;
+use gather::Patches;
 use sink::{Finished, Plain, Sink};
 use tile::product;
 
@@ -152,7 +152,7 @@ impl Packable<Self> for i8 {
 }
 
 macro_rules! words {
-    ($($t:ty),*) => { $(
+    ($($t:ty $(, $as_packed:item)?;)*) => { $(
         impl Packable<i16> for $t {
             const OFFSET: i32 = 0;
 
@@ -164,10 +164,18 @@ macro_rules! words {
             fn zero() -> i16 {
                 0
             }
+
+            $($as_packed)?
         }
     )* };
 }
-words!(u8, i8, i16);
+words! {
+    u8;
+    i8;
+    i16, fn as_packed(x: &[Self]) -> Option<&[Self]> {
+        Some(x)
+    };
+}
 
 /// A kernel `[rows, filters]`, packed for tiles of 32 columns and the rows of one lane.
 #[derive(Clone, Debug)]

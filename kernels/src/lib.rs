@@ -9,7 +9,7 @@
 //! (kernel row, kernel column, channel), never split and never reassociated, and f32 steps are fused everywhere
 //! (NUMERICS.md F1). Only the payload and sign of a NaN are unspecified.
 //!
-//! This crate is the only one of the workspace with `unsafe`; all of it is in `dispatch`, `row`, `peak`
+//! This crate is the only one of the workspace with `unsafe`; all of it is in `dispatch`, `row`, `peak`, `finish`
 //! and the modules of `madd` and `vnni`.
 
 mod chain;

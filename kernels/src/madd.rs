@@ -15,8 +15,12 @@ mod gather;
 mod tile;
 
 use crate::finish::{Byte, Extremes, Finish};
-use crate::isa::{Isa, Kernels};
+#[cfg(target_arch = "x86_64")]
+use crate::isa::Isa;
+use crate::isa::Kernels;
 use crate::operands::Window;
+#[cfg(target_arch = "x86_64")]
+use crate::vnni::COLUMNS;
 use crate::vnni::{Lane, Packable, Packed, PackedConv};
 use gather::Patches;
 
@@ -121,12 +125,23 @@ fn product<L: Lane>(
     out: &mut [i32],
 ) {
     assert_eq!(L::GROUP, 2, "lanes of words");
+    let filters = kernel.filters;
+    // Of the last block, AVX2 computes half if that is enough.
+    let rest = filters.rem_euclid(COLUMNS);
+    let whole = if (1..=tile::avx2::COLUMNS).contains(&rest) {
+        filters - rest
+    } else {
+        filters
+    };
     match kernels.isa() {
         Isa::Portable => {}
         // SAFETY: a `Kernels` exists only for a set that was detected on this CPU: here AVX2 with FMA.
-        Isa::Avx2 => unsafe { tile::avx2::blocks(kernel, patches, out) },
-        // SAFETY: as above, AVX-512 F, BW, DQ and VL; the set of VNNI includes it.
-        Isa::Avx512 | Isa::Vnni => unsafe { tile::avx512::blocks(kernel, patches, out) },
+        Isa::Avx2 => unsafe { tile::avx2::blocks(kernel, patches, out, 0..filters) },
+        // SAFETY: as above, AVX-512 F, BW, DQ and VL with AVX2 and FMA; the set of VNNI includes them.
+        Isa::Avx512 | Isa::Vnni => unsafe {
+            tile::avx512::blocks(kernel, patches, out, 0..whole);
+            tile::avx2::blocks(kernel, patches, out, whole..filters);
+        },
     }
 }
 

@@ -79,9 +79,9 @@ fn columns<O: Byte>(
     let (mut lo, mut hi) = (_mm256_set1_epi32(i32::MAX), _mm256_set1_epi32(i32::MIN));
     for pixel in (0..=last).step_by(4) {
         // Behind the last pixel comes that pixel again.
-        let mut at = [start; 4];
-        for i in 0..4 {
-            at[i] += (pixel + i).min(last) * n;
+        let mut at = [pixel, pixel + 1, pixel + 2, pixel + 3];
+        for at in &mut at {
+            *at = (*at).min(last) * n + start;
         }
         let mut results = [lo; 4];
         for i in 0..4 {

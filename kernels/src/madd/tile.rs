@@ -14,23 +14,24 @@ struct Operands<'a> {
     stride: usize,
 }
 
-/// Defines the module of an instruction set: tiles of `$columns` columns, two vectors, and up to as many rows as leave
+/// Defines the module of an instruction set: tiles of two vectors of `$width` columns, and up to as many rows as leave
 /// room for two vectors of weights, one of activations and one of products.
 macro_rules! tiles {
     (
-        $name:ident, $features:literal, $columns:literal, [$($n:literal)*],
+        $name:ident, $features:literal, $width:literal, [$($n:literal)*],
         $zero:ident, $splat:ident, $load:ident, $store:ident, $madd:ident, $add:ident, $shift:ident
     ) => {
         pub(super) mod $name {
             use std::arch::x86_64::{$zero, $splat, $load, $store, $madd, $add, $shift, _mm_cvtsi32_si128};
+            use std::ops::Range;
 
             use super::{BLOCK, Lane, Operands, Packed};
 
-            /// Columns of a tile.
-            const COLUMNS: usize = $columns;
-
             /// Columns of a vector.
-            const WIDTH: usize = COLUMNS / 2;
+            const WIDTH: usize = $width;
+
+            /// Columns of a tile.
+            pub(crate) const COLUMNS: usize = 2 * WIDTH;
 
             /// Rows of the largest tile.
             pub(crate) const ROWS: usize = {
@@ -38,12 +39,14 @@ macro_rules! tiles {
                 rows[rows.len() - 1]
             };
 
-            /// Writes the products of patches, whose rows are whole groups, into `out`, `[patches, filters]`.
+            /// Writes the products of patches, whose rows are whole groups, into the columns `columns` of `out`,
+            /// `[patches, filters]`. They begin at a multiple of `COLUMNS`, and end likewise or with the last filter.
             #[target_feature(enable = $features)]
             pub(crate) fn blocks<L: Lane>(
                 kernel: &Packed<L>,
                 patches: &[L::Activation],
                 out: &mut [i32],
+                columns: Range<usize>,
             ) {
                 let filters = kernel.filters;
                 let stride = kernel.rows.next_multiple_of(L::GROUP);
@@ -51,7 +54,7 @@ macro_rules! tiles {
                 let n_tiles = n_pixels.div_ceil(ROWS);
                 let (weights, n_lanes) = (kernel.weights.as_chunks().0, kernel.n_lanes());
                 let mut spare = [0; ROWS * COLUMNS];
-                for first in (0..filters).step_by(COLUMNS) {
+                for first in columns.clone().step_by(COLUMNS) {
                     let block = first.div_euclid(BLOCK);
                     let operands = Operands {
                         runs: &kernel.runs,
@@ -59,7 +62,7 @@ macro_rules! tiles {
                         column: first.rem_euclid(BLOCK),
                         stride,
                     };
-                    let n = COLUMNS.min(filters - first);
+                    let n = COLUMNS.min(columns.end - first);
                     let mut from = 0;
                     // Heights of tiles differ by one at most.
                     for tile in 1..=n_tiles {
@@ -151,12 +154,12 @@ macro_rules! tiles {
 }
 
 tiles!(
-    avx2, "avx2,fma", 16, [1 2 3 4 5 6],
+    avx2, "avx2,fma", 8, [1 2 3 4 5 6],
     _mm256_setzero_si256, _mm256_set1_epi32, _mm256_load_si256, _mm256_storeu_si256, _mm256_madd_epi16,
     _mm256_add_epi32, _mm256_sll_epi32
 );
 tiles!(
-    avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", 32, [1 2 3 4 5 6 7 8 9 10 11 12 13 14],
+    avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", 16, [1 2 3 4 5 6 7 8 9 10 11 12 13 14],
     _mm512_setzero_si512, _mm512_set1_epi32, _mm512_load_si512, _mm512_storeu_si512, _mm512_madd_epi16,
     _mm512_add_epi32, _mm512_sll_epi32
 );

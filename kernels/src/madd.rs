@@ -53,11 +53,13 @@ impl<'a, X: Packable<L>, L: Lane> Sums<'a, X, L> {
         let n_pixels = tiles.clamp(1, 8) * tile;
         let window = &conv.window;
         let is_plain = *window == Window::pointwise(window.in_h, window.in_w);
+        let words = X::as_packed(conv.x).filter(|_| is_plain && stride == conv.channels);
+        let room = if words.is_some() { 0 } else { n_pixels };
         Self {
             kernels,
             kernel: conv.kernel,
-            words: X::as_packed(conv.x).filter(|_| is_plain && stride == conv.channels),
-            patches: Patches::new(conv, stride, n_pixels),
+            words,
+            patches: Patches::new(conv, stride, room),
             n_pixels,
         }
     }

@@ -2,6 +2,8 @@
 //!
 //! The instruction for bytes takes unsigned ones times signed ones. Signed activations are moved up by 128 and the
 //! sums are set back by 128 times the sum of the weights; sums wrap around, so the result is exact whenever it fits.
+//!
+//! The packed weights of words are also those of AVX2 and of AVX-512 without VNNI, whose products are in `madd`.
 #![cfg_attr(
     target_arch = "x86_64",
     expect(

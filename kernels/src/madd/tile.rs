@@ -107,7 +107,10 @@ macro_rules! tiles {
             ) {
                 let Operands { runs, weights, column, stride } = *operands;
                 assert_eq!(patches.len(), N * stride, "whole rows of patches");
-                assert!(column + COLUMNS <= BLOCK, "columns of the block");
+                assert!(
+                    column.is_multiple_of(COLUMNS) && column + COLUMNS <= BLOCK,
+                    "columns of the block"
+                );
                 let mut acc = [[$zero(); 2]; N];
                 let mut weights = weights.iter();
                 for run in runs {

@@ -12,7 +12,7 @@ const GATHERED: usize = 1 << 14;
 const STEP: usize = 16;
 
 /// Room for the patches of a few pixels.
-pub(crate) struct Patches<'a, X, L: Lane> {
+pub(super) struct Patches<'a, X, L: Lane> {
     conv: &'a PackedConv<'a, X, L>,
     /// Activations of a patch, a whole number of groups.
     stride: usize,
@@ -26,16 +26,12 @@ pub(crate) struct Patches<'a, X, L: Lane> {
 impl<'a, X: Packable<L>, L: Lane> Patches<'a, X, L> {
     /// Returns room for patches of `stride` activations; those behind the last tap meet weights of zero.
     pub(super) fn new(conv: &'a PackedConv<'a, X, L>, stride: usize) -> Self {
-        let tiles = GATHERED.checked_div(stride * ROWS).unwrap_or(1).clamp(1, 8);
-        Self::of(conv, stride, tiles * ROWS)
-    }
-
-    /// Returns room for `n_pixels` such patches.
-    pub(crate) fn of(conv: &'a PackedConv<'a, X, L>, stride: usize, n_pixels: usize) -> Self {
         let outside = match conv.pad {
             Some(pad) => pad.iter().map(|v| v.packed()).collect(),
             None => vec![X::zero(); conv.channels],
         };
+        let tiles = GATHERED.checked_div(stride * ROWS).unwrap_or(1).clamp(1, 8);
+        let n_pixels = tiles * ROWS;
         Self {
             conv,
             stride,
@@ -47,7 +43,7 @@ impl<'a, X: Packable<L>, L: Lane> Patches<'a, X, L> {
     }
 
     /// Returns the patches of the first of these pixels, and how many they are.
-    pub(crate) fn gather(&mut self, pixels: Range<usize>) -> (&[L::Activation], usize) {
+    pub(super) fn gather(&mut self, pixels: Range<usize>) -> (&[L::Activation], usize) {
         let n_pixels = self.n_pixels.min(pixels.len());
         let width = self.conv.window.out_w;
         let mut done = 0;

@@ -15,9 +15,9 @@ use criterion::{
     Bencher, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement,
 };
 use kernels::{
-    Conv2d, ConvTranspose2d, Dense, Depthwise, DepthwiseTranspose, Extremes, Finish, Kernels, Lane,
-    Limit, MaxPool, Narrowing, Packable, Packed, PackedConv, PackedDepthwise, PackedDepthwiseConv,
-    Peak, Products, Steps, Window,
+    Conv2d, ConvTranspose2d, Dense, Depthwise, DepthwiseTranspose, Extremes, Finish, Kernels,
+    Limit, MaxPool, Narrowing, Packed, PackedConv, PackedDepthwise, PackedDepthwiseConv, Peak,
+    Products, Steps, Window,
 };
 
 /// Rounds of a peak loop: about a tenth of a millisecond.
@@ -174,7 +174,27 @@ fn any(_: &Kernels) -> bool {
 }
 
 fn packs(kernels: &Kernels) -> bool {
-    kernels.packs()
+    kernels.packs::<i16>()
+}
+
+fn packs_depthwise(kernels: &Kernels) -> bool {
+    kernels.packs_depthwise()
+}
+
+/// Weights of bytes, packed as each instruction set multiplies them: as the executor does.
+struct Bytes {
+    bytes: Packed<i8>,
+    words: Packed<i16>,
+}
+
+impl Bytes {
+    fn new(weights: &[i8], rows: usize, filters: usize) -> Self {
+        let words: Vec<i16> = weights.iter().map(|w| i16::from(*w)).collect();
+        Self {
+            bytes: Packed::new(weights, rows, filters),
+            words: Packed::new(&words, rows, filters),
+        }
+    }
 }
 
 /// Extents of a convolution.
@@ -260,25 +280,44 @@ fn conv_int(c: &mut Criterion, shape: &Shape<'_>) {
     });
 }
 
-/// Products of packed weights into `i32`: what the executor runs where sums are not finished at once.
-fn conv_packed<X: Packable<L>, L: Lane>(
-    c: &mut Criterion,
-    shape: &Shape<'_>,
-    (types, of): (&str, Products),
-    (x, weights): (&[X], &[L]),
-) {
-    let kernel = Packed::new(weights, shape.n_taps() * shape.channels, shape.filters);
-    let conv = PackedConv {
+/// Returns the operands of a convolution with a packed kernel.
+fn packed<'a, X, L>(shape: &Shape<'_>, x: &'a [X], kernel: &'a Packed<L>) -> PackedConv<'a, X, L> {
+    PackedConv {
         x,
-        kernel: &kernel,
+        kernel,
         pad: None,
         window: shape.window,
         channels: shape.channels,
-    };
+    }
+}
+
+/// Products of packed weights into `i32`: what the executor runs where sums are not finished at once.
+fn conv_packed(c: &mut Criterion, shape: &Shape<'_>) {
+    let n_rows = shape.n_taps() * shape.channels;
+    let rows = 0..shape.window.out_h;
     let mut out = vec![0_i32; shape.n_pixels() * shape.filters];
-    let name = format!("{}_{types}_packed", shape.name);
-    Work::products(&name, shape.n_products(), of).bench(c, packs, |kernels| {
-        kernels.conv2d_packed(black_box(&conv), 0..shape.window.out_h, &mut out);
+
+    let x = bytes(shape.n_inputs());
+    let kernel = Bytes::new(&values(shape.n_weights()), n_rows, shape.filters);
+    let (narrow, wide) = (
+        packed(shape, &x, &kernel.bytes),
+        packed(shape, &x, &kernel.words),
+    );
+    let name = format!("{}_u8_i8_packed", shape.name);
+    Work::products(&name, shape.n_products(), Products::Bytes).bench(c, packs, |kernels| {
+        if kernels.packs::<i8>() {
+            kernels.conv2d_packed(black_box(&narrow), rows.clone(), &mut out);
+        } else {
+            kernels.conv2d_packed(black_box(&wide), rows.clone(), &mut out);
+        }
+    });
+
+    let x = values::<i16>(shape.n_inputs());
+    let kernel = Packed::new(&values::<i16>(shape.n_weights()), n_rows, shape.filters);
+    let conv = packed(shape, &x, &kernel);
+    let name = format!("{}_i16_i16_packed", shape.name);
+    Work::products(&name, shape.n_products(), Products::Words).bench(c, packs, |kernels| {
+        kernels.conv2d_packed(black_box(&conv), rows.clone(), &mut out);
     });
 }
 
@@ -306,34 +345,30 @@ fn finish(channels: usize, n: usize) -> Finish {
 fn conv_finished(c: &mut Criterion, shape: &Shape<'_>) {
     let (x, weights) = (bytes(shape.n_inputs()), values::<i8>(shape.n_weights()));
     let n_rows = shape.n_taps() * shape.channels;
-    let kernel = Packed::new(&weights, n_rows, shape.filters);
+    let kernel = Bytes::new(&weights, n_rows, shape.filters);
     let finish = finish(shape.filters, n_rows);
-    let conv = PackedConv {
-        x: &x,
-        kernel: &kernel,
-        pad: None,
-        window: shape.window,
-        channels: shape.channels,
-    };
+    let (narrow, wide) = (
+        packed(shape, &x, &kernel.bytes),
+        packed(shape, &x, &kernel.words),
+    );
     let mut out = vec![0_u8; shape.n_pixels() * shape.filters];
     let mut extremes = Extremes::new(&finish);
     let name = format!("{}_u8_i8_finished", shape.name);
     Work::products(&name, shape.n_products(), Products::Bytes).bench(c, packs, |kernels| {
         let rows = 0..shape.window.out_h;
-        kernels.conv2d_finished(black_box(&conv), rows, (&finish, &mut out, &mut extremes));
+        let to = (&finish, out.as_mut_slice(), &mut extremes);
+        if kernels.packs::<i8>() {
+            kernels.conv2d_finished(black_box(&narrow), rows, to);
+        } else {
+            kernels.conv2d_finished(black_box(&wide), rows, to);
+        }
     });
 }
 
 fn conv(c: &mut Criterion, shape: &Shape<'_>) {
     conv_f32(c, shape);
     conv_int(c, shape);
-    let (x, weights) = (bytes(shape.n_inputs()), values::<i8>(shape.n_weights()));
-    conv_packed(c, shape, ("u8_i8", Products::Bytes), (&x, &weights));
-    let (x, weights) = (
-        values::<i16>(shape.n_inputs()),
-        values::<i16>(shape.n_weights()),
-    );
-    conv_packed(c, shape, ("i16_i16", Products::Words), (&x, &weights));
+    conv_packed(c, shape);
     conv_finished(c, shape);
 }
 
@@ -385,7 +420,7 @@ fn depthwise(c: &mut Criterion, shape: &Shape<'_>) {
     let mut out = vec![0_u8; sums.len()];
     let mut extremes = Extremes::new(&finish);
     let name = format!("{}_u8_i8_finished", shape.name);
-    Work::products(&name, n_products, Products::Bytes).bench(c, packs, |kernels| {
+    Work::products(&name, n_products, Products::Bytes).bench(c, packs_depthwise, |kernels| {
         let rows = 0..window.out_h;
         kernels.depthwise_finished(black_box(&conv), rows, (&finish, &mut out, &mut extremes));
     });
@@ -420,11 +455,15 @@ fn dense(c: &mut Criterion, name: &str, channels: usize, filters: usize) {
         kernels.dense_int(black_box(&operands), &mut out);
     });
 
-    let packed = Packed::new(&kernel, channels, filters);
+    let packed = Bytes::new(&kernel, channels, filters);
     let x = bytes(channels);
     let full = format!("{name}_u8_i8_packed");
     Work::products(&full, n_products, Products::Bytes).bench(c, packs, |kernels| {
-        kernels.dense_packed(black_box(&x), &packed, &mut out);
+        if kernels.packs::<i8>() {
+            kernels.dense_packed(black_box(&x), &packed.bytes, &mut out);
+        } else {
+            kernels.dense_packed(black_box(&x), &packed.words, &mut out);
+        }
     });
 }
 

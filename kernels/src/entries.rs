@@ -146,10 +146,8 @@ fn long<T: Activation>(x: &[f32], (lo, hi): (i32, i32), out: &mut [T]) -> bool {
     for (out, v) in out.iter_mut().zip(x) {
         let integer = *v as i32;
         // The largest `i32` is no f32: 2^31 would come back too.
-        let fits = (integer as f32 == *v)
-            & (*v < -(i32::MIN as f32))
-            & (integer >= lo)
-            & (integer <= hi);
+        let fits =
+            (integer as f32 == *v) & (*v < -(i32::MIN as f32)) & (integer >= lo) & (integer <= hi);
         wrong |= u32::from(!fits);
         *out = T::low_bits(i64::from(integer));
     }

@@ -2,9 +2,20 @@
 //!
 //! Every step is monotone in its sum. So the range of the sums of each channel tells afterwards whether any step but
 //! the last clipped something, and how large each intermediate was; nothing is watched in between.
+#![cfg_attr(
+    target_arch = "x86_64",
+    expect(
+        unsafe_code,
+        reason = "vector instructions may run only on a CPU that has them"
+    )
+)]
+
+mod vector;
 
 use crate::chain::Activation;
 use crate::dispatch::{InstructionSet, Job, dispatch};
+#[cfg(target_arch = "x86_64")]
+use crate::isa::Isa;
 use crate::isa::Kernels;
 use crate::narrow::{Limit, Steps};
 use crate::quads::{self, Block, Numbers};
@@ -347,6 +358,13 @@ impl Kernels {
             sums.len().checked_rem(finish.channels) == Some(0),
             "whole pixels"
         );
+        #[cfg(target_arch = "x86_64")]
+        if self.isa() >= Isa::Avx2 && finish.channels >= vector::WIDTH {
+            // SAFETY: a `Kernels` exists only for a set that was detected on this CPU: here AVX2 with FMA, which all
+            // sets above include.
+            unsafe { vector::pixels(finish, sums, out, extremes) };
+            return;
+        }
         dispatch(
             self,
             Pixels {

@@ -9,8 +9,8 @@
 //! (kernel row, kernel column, channel), never split and never reassociated, and f32 steps are fused everywhere
 //! (NUMERICS.md F1). Only the payload and sign of a NaN are unspecified.
 //!
-//! This crate is the only one of the workspace with `unsafe`; all of it is in `dispatch`, `row`, `peak`
-//! and the modules of `vnni`.
+//! This crate is the only one of the workspace with `unsafe`; all of it is in `dispatch`, `row`, `peak`, `finish`
+//! and the modules of `madd` and `vnni`.
 
 mod chain;
 mod contract;
@@ -21,6 +21,7 @@ mod finish;
 mod float;
 mod integer;
 mod isa;
+mod madd;
 mod narrow;
 mod operands;
 mod operations;

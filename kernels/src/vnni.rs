@@ -2,6 +2,8 @@
 //!
 //! The instruction for bytes takes unsigned ones times signed ones. Signed activations are moved up by 128 and the
 //! sums are set back by 128 times the sum of the weights; sums wrap around, so the result is exact whenever it fits.
+//!
+//! The packed weights of words are also those of AVX2 and of AVX-512 without VNNI, whose products are in `madd`.
 #![cfg_attr(
     target_arch = "x86_64",
     expect(
@@ -23,6 +25,7 @@ use std::ops::Range;
 use crate::contract::{check_len, check_per_channel, check_window};
 use crate::finish::{Byte, Extremes, Finish};
 use crate::isa::{Isa, Kernels};
+use crate::madd::Sums;
 use crate::operands::Window;
 use gather::{Gathered, Rows};
 use sink::{Finished, Plain, Sink};
@@ -31,7 +34,7 @@ use tile::{Patches, product};
 pub use depthwise::{PackedDepthwise, PackedDepthwiseConv};
 
 /// Columns of a tile: two vectors of `i32`.
-const COLUMNS: usize = 32;
+pub(crate) const COLUMNS: usize = 32;
 
 /// Bytes that hold a group of weights of each column.
 const GROUP_BYTES: usize = 4 * COLUMNS;
@@ -40,6 +43,9 @@ const GROUP_BYTES: usize = 4 * COLUMNS;
 pub trait Lane: Copy + Default + Into<i32> + Send + Sync + sealed::Sealed + 'static {
     /// Weights of a lane, which has four bytes.
     const GROUP: usize;
+    /// The slowest instruction set that multiplies them.
+    #[doc(hidden)]
+    const LEAST: Isa;
     /// The activations that the instruction takes.
     #[doc(hidden)]
     type Activation: Copy + Default + Send + Sync;
@@ -68,6 +74,7 @@ mod sealed {
 
 impl Lane for i8 {
     const GROUP: usize = 4;
+    const LEAST: Isa = Isa::Vnni;
     type Activation = u8;
 
     fn put(self, lane: &mut [u8], part: usize) {
@@ -84,6 +91,7 @@ impl Lane for i8 {
 
 impl Lane for i16 {
     const GROUP: usize = 2;
+    const LEAST: Isa = Isa::Avx2;
     type Activation = Self;
 
     fn put(self, lane: &mut [u8], part: usize) {
@@ -146,7 +154,7 @@ impl Packable<Self> for i8 {
 }
 
 macro_rules! words {
-    ($($t:ty),*) => { $(
+    ($($t:ty $(, $as_packed:item)?;)*) => { $(
         impl Packable<i16> for $t {
             const OFFSET: i32 = 0;
 
@@ -158,20 +166,28 @@ macro_rules! words {
             fn zero() -> i16 {
                 0
             }
+
+            $($as_packed)?
         }
     )* };
 }
-words!(u8, i8, i16);
+words! {
+    u8;
+    i8;
+    i16, fn as_packed(x: &[Self]) -> Option<&[Self]> {
+        Some(x)
+    };
+}
 
 /// A kernel `[rows, filters]`, packed for tiles of 32 columns and the rows of one lane.
 #[derive(Clone, Debug)]
 pub struct Packed<L> {
-    rows: usize,
-    filters: usize,
+    pub(crate) rows: usize,
+    pub(crate) filters: usize,
     /// What the lanes of weights meet, in their order.
-    runs: Vec<Run>,
+    pub(crate) runs: Vec<Run>,
     /// `[filters / 32][lanes][32][GROUP]`, two lines a lane, zeros where there is nothing.
-    weights: Vec<Line>,
+    pub(crate) weights: Vec<Line>,
     /// The sum of each column's weights, each as often as its row counts.
     sums: Vec<i32>,
     /// How the rows of a convolution's kernel lie, if each begins with a lane of its own.
@@ -189,16 +205,16 @@ struct RowLayout {
 
 /// Neighbouring groups of activations; then all sums so far are shifted to the left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Run {
-    first: usize,
-    n_groups: usize,
-    shift: u32,
+pub(crate) struct Run {
+    pub(crate) first: usize,
+    pub(crate) n_groups: usize,
+    pub(crate) shift: u32,
 }
 
 /// 64 bytes at an address of which no load crosses a cache line.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
-struct Line([u8; 64]);
+pub(crate) struct Line([u8; 64]);
 
 impl<L: Lane> Packed<L> {
     /// Returns the packed form of a kernel `[rows, filters]`.
@@ -236,12 +252,12 @@ impl<L: Lane> Packed<L> {
     }
 
     /// Returns the activations of a kernel row of length `len` in a patch.
-    fn row_len(&self, len: usize) -> usize {
+    pub(crate) fn row_len(&self, len: usize) -> usize {
         self.layout.map_or(len, |layout| layout.padded)
     }
 
     /// Returns the activations of a patch.
-    fn patch_len(&self) -> usize {
+    pub(crate) fn patch_len(&self) -> usize {
         match self.layout {
             Some(RowLayout { len, padded }) => self.rows.div_euclid(len.max(1)) * padded,
             None => self.rows.next_multiple_of(L::GROUP),
@@ -370,9 +386,16 @@ pub struct PackedConv<'a, X, L> {
 }
 
 impl Kernels {
-    /// Returns whether these kernels multiply packed weights.
+    /// Returns whether these kernels multiply packed weights of type `L`: words with AVX2 and all above, bytes with
+    /// VNNI.
     #[must_use]
-    pub fn packs(self) -> bool {
+    pub fn packs<L: Lane>(self) -> bool {
+        self.isa() >= L::LEAST
+    }
+
+    /// Returns whether these kernels multiply packed depthwise weights.
+    #[must_use]
+    pub fn packs_depthwise(self) -> bool {
         self.isa() == Isa::Vnni
     }
 
@@ -382,7 +405,7 @@ impl Kernels {
     ///
     /// # Panics
     ///
-    /// Panics if [`packs`](Self::packs) is false, a length disagrees with the extents, `rows` is not in
+    /// Panics if [`packs`](Self::packs) is false for `L`, a length disagrees with the extents, `rows` is not in
     /// `0..out_h`, or the window is not valid.
     pub fn conv2d_packed<X: Packable<L>, L: Lane>(
         self,
@@ -391,7 +414,12 @@ impl Kernels {
         out: &mut [i32],
     ) {
         let filters = conv.kernel.filters;
-        self.packed_rows(conv, rows, &mut Plain { out, filters });
+        let pixels = self.check_packed(conv, &rows, out.len());
+        if self.isa() == Isa::Vnni {
+            packed_pixels(conv, pixels, &mut Plain { out, filters });
+        } else {
+            Sums::new(self, conv).write(pixels.start, out);
+        }
     }
 
     /// Writes the finished output rows `rows` of a convolution into `out`, `[rows, out_w, filters]`, and adds what the
@@ -414,78 +442,43 @@ impl Kernels {
         finish.check_type::<O>();
         check_len("extremes", extremes.least.len(), &[finish.bias.len()]);
         check_len("extremes", extremes.most.len(), &[finish.bias.len()]);
-        let mut sink = Finished {
-            finish,
-            out,
-            extremes,
-        };
-        self.packed_rows(conv, rows, &mut sink);
+        let pixels = self.check_packed(conv, &rows, out.len());
+        if self.isa() == Isa::Vnni {
+            let mut sink = Finished {
+                finish,
+                out,
+                extremes,
+            };
+            packed_pixels(conv, pixels, &mut sink);
+        } else {
+            Sums::new(self, conv).finish(pixels.start, (finish, out, extremes));
+        }
     }
 
-    fn packed_rows<X: Packable<L>, L: Lane>(
+    /// Checks operands and the length of the results, and returns the numbers of the pixels of `rows`.
+    fn check_packed<X: Packable<L>, L: Lane>(
         self,
         conv: &PackedConv<'_, X, L>,
-        rows: Range<usize>,
-        sink: &mut impl Sink,
-    ) {
-        let PackedConv {
-            x,
-            kernel,
-            pad,
-            window,
-            channels,
-        } = *conv;
-        assert!(self.packs(), "an instruction set that packs weights");
-        check_window(&window, &rows);
-        check_len("input", x.len(), &[window.in_h, window.in_w, channels]);
-        check_per_channel("padding", pad, channels);
+        rows: &Range<usize>,
+        n_results: usize,
+    ) -> Range<usize> {
+        let (window, kernel, channels) = (&conv.window, conv.kernel, conv.channels);
+        assert!(self.packs::<L>(), "an instruction set that packs weights");
+        check_window(window, rows);
+        check_len("input", conv.x.len(), &[window.in_h, window.in_w, channels]);
+        check_per_channel("padding", conv.pad, channels);
         let n_taps = window.kernel_h * window.kernel_w;
         assert_eq!(n_taps * channels, kernel.rows, "rows of the kernel");
-        check_len(
-            "output",
-            sink.len(),
-            &[rows.len(), window.out_w, kernel.filters],
-        );
-        if sink.len() == 0 {
-            return;
-        }
-        let pixels = rows.start * window.out_w..rows.end * window.out_w;
-        let stride = kernel.patch_len();
-        let is_plain = window == Window::pointwise(window.in_h, window.in_w);
-        if let Some(x) = X::as_packed(x).filter(|_| is_plain && stride == channels && stride > 0) {
-            let x = &x[pixels.start * stride..pixels.end * stride];
-            let patches = Patches::new(x, pixels.len(), (stride, &kernel.runs, X::OFFSET));
-            return product(kernel, &patches, 0, sink);
-        }
-        // Short rows would make low tiles.
-        let takes_rows = window.out_w >= tile::ROWS && window.dilation_w == 1;
-        if let Some(layout) = kernel.layout.filter(|_| takes_rows) {
-            let mut input = Rows::new(conv, &layout);
-            let runs = layout.runs(window.kernel_h, input.pitch(), L::GROUP);
-            for (number, row) in rows.enumerate() {
-                let stride = window.stride_w * channels;
-                let x = input.fill(row);
-                let patches = Patches::new(x, window.out_w, (stride, &runs, X::OFFSET));
-                product(kernel, &patches, number * window.out_w, sink);
-            }
-            return;
-        }
-        let mut gathered = Gathered::new(conv, stride);
-        let mut done = 0;
-        while done < pixels.len() {
-            let first = pixels.start + done;
-            let (x, n_pixels) = gathered.gather(first..pixels.end);
-            let patches = Patches::new(x, n_pixels, (stride, &kernel.runs, X::OFFSET));
-            product(kernel, &patches, done, sink);
-            done += n_pixels;
-        }
+        let extents = [rows.len(), window.out_w, kernel.filters];
+        check_len("output", n_results, &extents);
+        rows.start * window.out_w..rows.end * window.out_w
     }
 
     /// Writes the matrix product of `x`, `[n, rows]`, into `out`, `[n, filters]`. NUMERICS.md N18.
     ///
     /// # Panics
     ///
-    /// Panics if [`packs`](Self::packs) is false or a length disagrees with the extents.
+    /// Panics if [`packs`](Self::packs) is false for `L` or a length disagrees with the extents.
     pub fn dense_packed<X: Packable<L>, L: Lane>(
         self,
         x: &[X],
@@ -501,5 +494,49 @@ impl Kernels {
             channels: kernel.rows,
         };
         self.conv2d_packed(&conv, 0..n, out);
+    }
+}
+
+/// Gives the sums of these pixels to the sink, with VNNI.
+fn packed_pixels<X: Packable<L>, L: Lane>(
+    conv: &PackedConv<'_, X, L>,
+    pixels: Range<usize>,
+    sink: &mut impl Sink,
+) {
+    let PackedConv {
+        x, kernel, window, ..
+    } = *conv;
+    if sink.len() == 0 {
+        return;
+    }
+    let stride = kernel.patch_len();
+    let is_plain = window == Window::pointwise(window.in_h, window.in_w);
+    if let Some(x) = X::as_packed(x).filter(|_| is_plain && stride == conv.channels && stride > 0) {
+        let x = &x[pixels.start * stride..pixels.end * stride];
+        let patches = Patches::new(x, pixels.len(), (stride, &kernel.runs, X::OFFSET));
+        return product(kernel, &patches, 0, sink);
+    }
+    // Short rows would make low tiles.
+    let takes_rows = window.out_w >= tile::ROWS && window.dilation_w == 1;
+    if let Some(layout) = kernel.layout.filter(|_| takes_rows) {
+        let mut input = Rows::new(conv, &layout);
+        let runs = layout.runs(window.kernel_h, input.pitch(), L::GROUP);
+        let first = pixels.start.div_euclid(window.out_w);
+        for number in 0..pixels.len().div_euclid(window.out_w) {
+            let stride = window.stride_w * conv.channels;
+            let x = input.fill(first + number);
+            let patches = Patches::new(x, window.out_w, (stride, &runs, X::OFFSET));
+            product(kernel, &patches, number * window.out_w, sink);
+        }
+        return;
+    }
+    let mut gathered = Gathered::new(conv, stride);
+    let mut done = 0;
+    while done < pixels.len() {
+        let first = pixels.start + done;
+        let (x, n_pixels) = gathered.gather(first..pixels.end);
+        let patches = Patches::new(x, n_pixels, (stride, &kernel.runs, X::OFFSET));
+        product(kernel, &patches, done, sink);
+        done += n_pixels;
     }
 }

@@ -69,7 +69,7 @@ impl Weights {
 
     /// Packs a depthwise kernel of extents `kernel` for inputs of the type `input`, where that is faster.
     pub(super) fn pack_depthwise(&mut self, kernel: [usize; 2], input: Storage) {
-        let packs = Kernels::active().packs() && !self.wide;
+        let packs = Kernels::active().packs_depthwise() && !self.wide;
         if let (true, Packed::I8(weights), Storage::U8 | Storage::I8) = (packs, &self.packed, input)
         {
             let extents = [kernel[0], kernel[1], self.channels];
@@ -82,10 +82,12 @@ impl Weights {
     /// inputs of the type `input`, where that is faster.
     pub(super) fn pack_lanes(&mut self, kernel_h: usize, input: Storage) {
         let unaligned = self.unaligned.take();
-        if !Kernels::active().packs() || self.wide || self.channels == 0 {
+        let kernels = Kernels::active();
+        if !kernels.packs::<i16>() || self.wide || self.channels == 0 {
             return;
         }
-        let takes_bytes = matches!(input, Storage::U8 | Storage::I8);
+        // Where nothing multiplies lanes of bytes, they are words: aligned ones, which take no more lanes than others.
+        let takes_bytes = kernels.packs::<i8>() && matches!(input, Storage::U8 | Storage::I8);
         if let Some(Unaligned { weights, shifts }) = unaligned.filter(|_| takes_bytes) {
             // Words take half as many rows in a lane.
             let packed = kernels::Packed::shifted(&weights, &shifts, self.channels);
@@ -97,10 +99,10 @@ impl Weights {
         }
         let words = |kernel: Vec<i16>| Lanes::Words(packed(&kernel, kernel_h, self.channels));
         self.lanes = match (&self.packed, input) {
-            (Packed::I8(kernel), Storage::U8 | Storage::I8) => {
+            (Packed::I8(kernel), Storage::U8 | Storage::I8) if takes_bytes => {
                 Some(Lanes::Bytes(packed(kernel, kernel_h, self.channels)))
             }
-            (Packed::I8(kernel), Storage::I16) => {
+            (Packed::I8(kernel), Storage::U8 | Storage::I8 | Storage::I16) => {
                 Some(words(kernel.iter().map(|w| i16::from(*w)).collect()))
             }
             (Packed::I16(kernel), Storage::U8 | Storage::I8 | Storage::I16) => {

@@ -115,7 +115,7 @@ impl Kernels {
     ///
     /// # Panics
     ///
-    /// Panics if [`packs`](Self::packs) is false, a length disagrees with the extents, `rows` is not in `0..out_h`, or
+    /// Panics if [`packs_depthwise`](Self::packs_depthwise) is false, a length disagrees with the extents, `rows` is not in `0..out_h`, or
     /// the window is not valid.
     pub fn depthwise_finished<X: Packable<i8>, O: Byte>(
         self,
@@ -125,7 +125,10 @@ impl Kernels {
     ) {
         let PackedDepthwiseConv { x, kernel, window } = *conv;
         let [kernel_h, kernel_w, channels] = kernel.extents;
-        assert!(self.packs(), "an instruction set that packs weights");
+        assert!(
+            self.packs_depthwise(),
+            "an instruction set that packs weights"
+        );
         check_window(&window, &rows);
         assert_eq!(
             [window.kernel_h, window.kernel_w],
@@ -255,11 +258,11 @@ fn run<X: Packable<i8>, O: Byte>(
     out: &mut [O],
     extremes: &mut Extremes,
 ) {
-    // SAFETY: the caller checked that the CPU has AVX-512 VNNI (`packs`).
+    // SAFETY: the caller checked that the CPU has AVX-512 VNNI (`packs_depthwise`).
     unsafe { run_block(plan, room, out, extremes) };
 }
 
-/// There is no VNNI on this target; [`Kernels::packs`] is false.
+/// There is no VNNI on this target; [`Kernels::packs_depthwise`] is false.
 #[cfg(not(target_arch = "x86_64"))]
 fn run<X: Packable<i8>, O: Byte>(_: &Plan<'_, X>, _: &mut [Quad], _: &mut [O], _: &mut Extremes) {}
 

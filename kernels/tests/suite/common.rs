@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use kernels::{Kernels, Window};
+use kernels::{Isa, Kernels, Lane, Window};
 use proptest::prelude::*;
 
 /// One operation's shape; values follow from the seed.
@@ -177,6 +177,23 @@ pub(crate) fn with_each_isa(mut check: impl FnMut(Kernels)) {
     for kernels in Kernels::available() {
         check(kernels);
     }
+}
+
+/// Runs `check` with the kernels of every instruction set of this CPU that multiplies packed weights of type `L`, and
+/// asserts that none was left out.
+pub(crate) fn with_each_packing<L: Lane>(mut check: impl FnMut(Kernels)) {
+    let mut checked = Vec::new();
+    for kernels in Kernels::available().filter(|kernels| kernels.packs::<L>()) {
+        check(kernels);
+        checked.push(kernels.isa());
+    }
+    let sets: &[Isa] = match size_of::<L>() {
+        1 => &[Isa::Vnni],
+        _ => &[Isa::Avx2, Isa::Avx512, Isa::Vnni],
+    };
+    // Which sets the CPU has is held against the CPU in `contract`.
+    let expected: Vec<Isa> = Isa::available().filter(|isa| sets.contains(isa)).collect();
+    assert_eq!(checked, expected, "instruction sets that pack weights");
 }
 
 /// Asserts equal bits, except that any NaN equals any NaN: their payloads are unspecified.

@@ -1,11 +1,11 @@
 //! Sums that become bytes in one pass equal the formula of every step, on every instruction set.
 use kernels::{
-    Byte, Extremes, Finish, Kernels, Limit, Packable, Packed, PackedConv, PackedDepthwise,
+    Byte, Extremes, Finish, Kernels, Lane, Limit, Packable, Packed, PackedConv, PackedDepthwise,
     PackedDepthwiseConv, Steps,
 };
 use proptest::prelude::*;
 
-use crate::common::{Case, Words, any_case, with_each_isa};
+use crate::common::{Case, Words, any_case, with_each_isa, with_each_packing};
 use crate::naive::{self, Geometry, Outside};
 
 /// Numbers of one channel: bias, top of a rectifier, scale, shift to the right.
@@ -113,9 +113,10 @@ fn assert_finished<O: Byte + Into<i128>>(
     assert_eq!(extremes.clipped, want.clipped, "{layer:?}");
 }
 
-fn check<X, O>(case: &Case, bounds: (i128, i128), rectifies: bool, bits: u32)
+fn check<X, L, O>(case: &Case, bounds: (i128, i128), rectifies: bool, bits: u32)
 where
-    X: Packable<i8> + Into<i128> + TryFrom<i128>,
+    X: Packable<L> + Into<i128> + TryFrom<i128>,
+    L: Lane + TryFrom<i128> + Into<i128>,
     O: Byte + Into<i128>,
 {
     let mut words = Words(case.seed);
@@ -129,7 +130,7 @@ where
     let pad = case
         .with_pad
         .then(|| words.integers::<X>(channels, bounds.0, bounds.1));
-    let kernel: Vec<i8> = words.integers(case.n_taps() * channels * filters, -128, 127);
+    let kernel: Vec<L> = words.integers(case.n_taps() * channels * filters, -128, 127);
     let geometry = Geometry {
         window: &window,
         is_transposed: false,
@@ -137,7 +138,7 @@ where
         filters,
     };
     let outside = pad.as_deref().map_or(Outside::Skip, Outside::Pad);
-    let step = |acc, x: X, w: i8| acc + x.into() * i128::from(w);
+    let step = |acc, x: X, w: L| acc + x.into() * Into::<i128>::into(w);
     let sums = naive::conv(&geometry, &x, &kernel, &outside, 0_i128, step);
     let sums = case.rows_of(&sums, filters);
     let layer = Layer::new(&mut words, filters, rectifies, bits);
@@ -160,7 +161,7 @@ where
         Packed::new(&kernel, n_rows, filters),
         Packed::by_rows(&kernel, (window.kernel_h, n_rows), filters),
     ];
-    for kernels in Kernels::available().filter(|kernels| kernels.packs()) {
+    with_each_packing::<L>(|kernels| {
         for packed in &packed {
             let conv = PackedConv {
                 x: &x,
@@ -173,7 +174,7 @@ where
                 kernels.conv2d_finished(&conv, case.rows.clone(), (&finish, out, extremes));
             });
         }
-    }
+    });
 }
 
 fn check_depthwise<X, O>(case: &Case, bounds: (i128, i128), rectifies: bool, bits: u32)
@@ -207,7 +208,7 @@ where
     };
     let extents = [window.kernel_h, window.kernel_w, channels];
     let packed = PackedDepthwise::new(&kernel, extents);
-    for kernels in Kernels::available().filter(|kernels| kernels.packs()) {
+    for kernels in Kernels::available().filter(|kernels| kernels.packs_depthwise()) {
         let conv = PackedDepthwiseConv {
             x: &x,
             kernel: &packed,
@@ -224,10 +225,13 @@ proptest! {
 
     #[test]
     fn finished_sums_equal_their_steps(case in any_case(), bits in 1..8_u32) {
-        check::<u8, u8>(&case, (0, 255), true, bits);
-        check::<i8, u8>(&case, (-128, 127), true, 8);
-        check::<u8, i8>(&case, (0, 255), false, bits);
-        check::<i8, i8>(&case, (-128, 127), false, bits);
+        check::<u8, i8, u8>(&case, (0, 255), true, bits);
+        check::<i8, i8, u8>(&case, (-128, 127), true, 8);
+        check::<u8, i8, i8>(&case, (0, 255), false, bits);
+        check::<i8, i8, i8>(&case, (-128, 127), false, bits);
+        check::<u8, i16, u8>(&case, (0, 255), true, bits);
+        check::<i8, i16, i8>(&case, (-128, 127), false, bits);
+        check::<i16, i16, u8>(&case, (-4000, 4000), true, 8);
     }
 
     #[test]

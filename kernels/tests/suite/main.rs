@@ -15,3 +15,4 @@ mod float;
 mod integer;
 mod naive;
 mod packed;
+mod tiles;

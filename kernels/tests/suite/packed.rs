@@ -1,8 +1,8 @@
 //! Packed bytes equal sums in `i128`, and narrowing equals its formula, on every instruction set.
-use kernels::{Clipped, Kernels, Lane, Limit, Narrowing, Packable, Packed, PackedConv, Steps};
+use kernels::{Clipped, Lane, Limit, Narrowing, Packable, Packed, PackedConv, Steps};
 use proptest::prelude::*;
 
-use crate::common::{Case, Words, any_case, with_each_isa};
+use crate::common::{Case, Words, any_case, with_each_isa, with_each_packing};
 use crate::naive::{self, Geometry, Outside};
 
 fn check<X, L>(case: &Case, bounds: (i128, i128), weights: (i128, i128))
@@ -38,7 +38,7 @@ where
         Packed::new(&kernel, n_rows, filters),
         Packed::by_rows(&kernel, (window.kernel_h, n_rows), filters),
     ];
-    for kernels in Kernels::available().filter(|kernels| kernels.packs()) {
+    with_each_packing::<L>(|kernels| {
         for packed in &packed {
             let mut out = vec![i32::MAX; expected.len()];
             let conv = PackedConv {
@@ -52,13 +52,14 @@ where
             let out: Vec<i128> = out.into_iter().map(i128::from).collect();
             assert_eq!(out, expected, "{case:?}");
         }
-    }
+    });
 }
 
 /// Rows that count 2^shift times; the shifts are those of channels, as where inputs are aligned, sorted or not.
-fn check_shifted<X>(case: &Case, bounds: (i128, i128), sorted: bool)
+fn check_shifted<X, L>(case: &Case, bounds: (i128, i128), sorted: bool)
 where
-    X: Packable<i8> + TryFrom<i128> + Into<i128>,
+    X: Packable<L> + TryFrom<i128> + Into<i128>,
+    L: Lane + TryFrom<i128> + Into<i32>,
 {
     let Case {
         window,
@@ -68,7 +69,7 @@ where
     } = *case;
     let mut words = Words(case.seed);
     let x: Vec<X> = words.integers(case.n_inputs(), bounds.0, bounds.1);
-    let kernel: Vec<i8> = words.integers(case.n_taps() * channels * filters, -128, 127);
+    let kernel: Vec<L> = words.integers(case.n_taps() * channels * filters, -128, 127);
     let mut shifts: Vec<u32> = (0..channels)
         .map(|_| (words.next_word() % 4) as u32)
         .collect();
@@ -76,10 +77,10 @@ where
         shifts.sort_unstable();
     }
     let shifts: Vec<u32> = (0..case.n_taps()).flat_map(|_| shifts.clone()).collect();
-    let aligned: Vec<i16> = kernel
+    let aligned: Vec<i32> = kernel
         .iter()
         .enumerate()
-        .map(|(i, w)| i16::from(*w) << shifts[i.div_euclid(filters)])
+        .map(|(i, w)| Into::<i32>::into(*w) << shifts[i.div_euclid(filters)])
         .collect();
     let geometry = Geometry {
         window: &window,
@@ -87,7 +88,7 @@ where
         channels,
         filters,
     };
-    let step = |acc, x: X, w: i16| acc + x.into() * i128::from(w);
+    let step = |acc, x: X, w: i32| acc + x.into() * i128::from(w);
     let all = naive::conv(&geometry, &x, &aligned, &Outside::Skip, 0_i128, step);
     let expected: Vec<i128> = case.rows_of(&all, filters);
     let packed = Packed::shifted(&kernel, &shifts, filters);
@@ -95,7 +96,7 @@ where
         packed.n_lanes() >= shifts.len().div_ceil(4),
         "all rows have a lane"
     );
-    for kernels in Kernels::available().filter(|kernels| kernels.packs()) {
+    with_each_packing::<L>(|kernels| {
         let mut out = vec![i32::MAX; expected.len()];
         let conv = PackedConv {
             x: &x,
@@ -107,7 +108,7 @@ where
         kernels.conv2d_packed(&conv, case.rows.clone(), &mut out);
         let out: Vec<i128> = out.into_iter().map(i128::from).collect();
         assert_eq!(out, expected, "{case:?}, {shifts:?}");
-    }
+    });
 }
 
 #[test]
@@ -155,8 +156,10 @@ proptest! {
 
     #[test]
     fn shifted_rows_equal_their_definition(case in any_case(), sorted in any::<bool>()) {
-        check_shifted::<u8>(&case, (0, 255), sorted);
-        check_shifted::<i8>(&case, (-128, 127), sorted);
+        check_shifted::<u8, i8>(&case, (0, 255), sorted);
+        check_shifted::<i8, i8>(&case, (-128, 127), sorted);
+        check_shifted::<u8, i16>(&case, (0, 255), sorted);
+        check_shifted::<i16, i16>(&case, (-4000, 4000), sorted);
     }
 
     #[test]

@@ -14,10 +14,22 @@
     clippy::cast_possible_truncation,
     reason = "an integer within ±2^62 after the clamp"
 )]
+#[inline]
 pub fn round_half_even(x: f32) -> i64 {
     const LIMIT: f32 = 4.611_686e18; // 2^62
+    if x.abs() <= SMALL {
+        // The baseline of some targets has no instruction for the rounding, and would call a function.
+        return ((x + NO_FRACTION) - NO_FRACTION) as i64;
+    }
     x.round_ties_even().clamp(-LIMIT, LIMIT) as i64
 }
+
+/// `2^22`: with [`NO_FRACTION`] added, numbers up to it are between `2^23` and `2^24`.
+const SMALL: f32 = 4_194_304.0;
+
+/// `1.5 * 2^23`. The f32 from `2^23` to `2^24` are the integers, so an addition that comes out there rounds to one, ties
+/// to even like every addition; taking it away again is exact.
+const NO_FRACTION: f32 = 12_582_912.0;
 
 /// Returns `v * 2^s`, a half rounded toward positive infinity.
 ///

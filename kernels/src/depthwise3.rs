@@ -1,5 +1,7 @@
 //! Depthwise convolutions of 3x3 taps, those of most networks.
 //!
+//! Windows one pixel apart share most of what they read; others are as fast in the body for any window.
+//!
 //! A strip of channels passes over the whole image, one vector wide. Its input rows are copied side by side first: where
 //! the number of channels is a power of two, neighbouring pixels are so far apart that a cache holds hardly more than
 //! one window of them, and each would be fetched again for every row of taps.
@@ -18,6 +20,11 @@ const TAPS: usize = 3;
 
 /// Pixels of a tile where there are not enough for a large one.
 const SMALL: usize = 4;
+
+/// The channels of a strip at one pixel, or their weights for one tap, in one line of the cache.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Line<const N: usize>([f32; N]);
 
 /// `out[pixel, channel] = sum of x[pixel + tap, channel] * kernel[tap, channel]`, without padding values.
 #[derive(Debug)]
@@ -39,7 +46,7 @@ impl Depthwise3<'_> {
             && window.kernel_w == TAPS
             && window.dilation_h == 1
             && window.dilation_w == 1
-            && window.stride_w <= 2
+            && window.stride_w == 1
             && channels >= 8
     }
 }
@@ -52,14 +59,11 @@ impl Job for Depthwise3<'_> {
 
     #[inline(always)]
     fn run<S: InstructionSet, const P: usize, const N: usize>(mut self, set: S) {
-        let mut lines = vec![[0.0; N]; TAPS * self.window.in_w];
+        let mut lines = vec![Line([0.0; N]); TAPS * self.window.in_w];
         for idx in 0..self.channels.div_ceil(N) {
             // The last strip is moved back to end with the channels.
             let column = (idx * N).min(self.channels - N);
-            match self.window.stride_w {
-                1 => self.strip::<S, P, N, 1>(set, column, &mut lines),
-                _ => self.strip::<S, P, N, 2>(set, column, &mut lines),
-            }
+            self.strip::<S, P, N>(set, column, &mut lines);
         }
     }
 }
@@ -67,17 +71,17 @@ impl Job for Depthwise3<'_> {
 /// A row of taps, and the input row that it reads.
 #[derive(Clone, Copy)]
 struct TapRow<'l, const N: usize> {
-    weights: &'l [[f32; N]; TAPS],
-    line: &'l [[f32; N]],
+    weights: &'l [Line<N>; TAPS],
+    line: &'l [Line<N>],
 }
 
 impl Depthwise3<'_> {
     #[inline(always)]
-    fn strip<S: InstructionSet, const P: usize, const N: usize, const STRIDE: usize>(
+    fn strip<S: InstructionSet, const P: usize, const N: usize>(
         &mut self,
         set: S,
         column: usize,
-        lines: &mut [[f32; N]],
+        lines: &mut [Line<N>],
     ) {
         let Window {
             in_h,
@@ -86,9 +90,9 @@ impl Depthwise3<'_> {
             pad_top,
             ..
         } = self.window;
-        let mut weights = [[[0.0; N]; TAPS]; TAPS];
+        let mut weights = [[Line([0.0; N]); TAPS]; TAPS];
         for (tap, weights) in weights.as_flattened_mut().iter_mut().enumerate() {
-            *weights = *columns(self.kernel, tap * self.channels + column);
+            weights.0 = *columns(self.kernel, tap * self.channels + column);
         }
         // The input rows below this one are copied, or never read.
         let mut next = 0;
@@ -110,23 +114,23 @@ impl Depthwise3<'_> {
                     line: &lines[y % TAPS * in_w..][..in_w],
                 };
             }
-            self.row::<S, P, N, STRIDE>(set, &taps[..end - first], row, column);
+            self.row::<S, P, N>(set, &taps[..end - first], row, column);
         }
     }
 
     /// Copies the channels of a strip out of one input row.
     #[inline(always)]
-    fn copy<const N: usize>(&self, y: usize, column: usize, line: &mut [[f32; N]]) {
+    fn copy<const N: usize>(&self, y: usize, column: usize, line: &mut [Line<N>]) {
         let len = line.len() * self.channels;
         let pixels = self.x[y * len..][..len].chunks_exact(self.channels);
         for (to, pixel) in line.iter_mut().zip(pixels) {
-            *to = *columns(pixel, column);
+            to.0 = *columns(pixel, column);
         }
     }
 
     /// Computes one output row of a strip.
     #[inline(always)]
-    fn row<S: InstructionSet, const P: usize, const N: usize, const STRIDE: usize>(
+    fn row<S: InstructionSet, const P: usize, const N: usize>(
         &mut self,
         set: S,
         taps: &[TapRow<'_, N>],
@@ -140,27 +144,27 @@ impl Depthwise3<'_> {
             ..
         } = self.window;
         // Windows that lie inside the image.
-        let start = pad_left.div_ceil(STRIDE).min(out_w);
+        let start = pad_left.min(out_w);
         let end = match (in_w + pad_left).checked_sub(TAPS) {
-            Some(last) => (last.div_euclid(STRIDE) + 1).clamp(start, out_w),
+            Some(last) => (last + 1).clamp(start, out_w),
             None => start,
         };
         let at = (row - self.rows.start) * out_w;
         for x in (0..start).chain(end..out_w) {
-            self.edge::<S, N, STRIDE>(set, taps, x, (at + x) * self.channels + column);
+            self.edge::<S, N>(set, taps, x, (at + x) * self.channels + column);
         }
         let mut x = start;
         while x < end {
             if end - x >= P {
-                self.inside::<S, P, N, STRIDE>(set, taps, (x, at), column);
+                self.inside::<S, P, N>(set, taps, (x, at), column);
                 x += P;
             } else if end - start >= SMALL {
                 // Moved back to end with the row.
                 let first = x.min(end - SMALL);
-                self.inside::<S, SMALL, N, STRIDE>(set, taps, (first, at), column);
+                self.inside::<S, SMALL, N>(set, taps, (first, at), column);
                 x = first + SMALL;
             } else {
-                self.inside::<S, 1, N, STRIDE>(set, taps, (x, at), column);
+                self.inside::<S, 1, N>(set, taps, (x, at), column);
                 x += 1;
             }
         }
@@ -168,20 +172,20 @@ impl Depthwise3<'_> {
 
     /// Computes neighbouring pixels whose windows lie inside the image.
     #[inline(always)]
-    fn inside<S: InstructionSet, const P: usize, const N: usize, const STRIDE: usize>(
+    fn inside<S: InstructionSet, const P: usize, const N: usize>(
         &mut self,
         set: S,
         taps: &[TapRow<'_, N>],
         (x, at): (usize, usize),
         column: usize,
     ) {
-        let first = x * STRIDE - self.window.pad_left;
+        let first = x - self.window.pad_left;
         let mut acc = [<S::Row<N> as Row<S, Fused, N>>::zero(set); P];
         for TapRow { weights, line } in taps {
-            let line = &line[first..][..(P - 1) * STRIDE + TAPS];
+            let line = &line[first..][..P - 1 + TAPS];
             for tap in 0..TAPS {
                 for (p, acc) in acc.iter_mut().enumerate() {
-                    acc.step_each(&line[p * STRIDE + tap], &weights[tap]);
+                    acc.step_each(&line[p + tap].0, &weights[tap].0);
                 }
             }
         }
@@ -194,7 +198,7 @@ impl Depthwise3<'_> {
 
     /// Computes a pixel whose window reaches outside the image: taps there are no steps.
     #[inline(always)]
-    fn edge<S: InstructionSet, const N: usize, const STRIDE: usize>(
+    fn edge<S: InstructionSet, const N: usize>(
         &mut self,
         set: S,
         taps: &[TapRow<'_, N>],
@@ -204,9 +208,9 @@ impl Depthwise3<'_> {
         let mut acc = <S::Row<N> as Row<S, Fused, N>>::zero(set);
         for TapRow { weights, line } in taps {
             for (tap, weights) in weights.iter().enumerate() {
-                let inside = (x * STRIDE + tap).checked_sub(self.window.pad_left);
+                let inside = (x + tap).checked_sub(self.window.pad_left);
                 if let Some(x) = inside.and_then(|x| line.get(x)) {
-                    acc.step_each(x, weights);
+                    acc.step_each(&x.0, &weights.0);
                 }
             }
         }

@@ -16,9 +16,16 @@ use crate::{GraphError, Layer, NodeId};
 #[derive(Debug, Default)]
 pub(super) struct Buffers(Vec<Vec<f32>>);
 
+/// Bytes of a line of the cache. A vector that straddles two costs as much as two vectors.
+const LINE: usize = 64;
+
+/// Elements of a line.
+const LINE_LEN: usize = LINE.div_euclid(size_of::<f32>());
+
 impl Buffers {
-    /// Returns a buffer of at least `len` elements, of any values.
+    /// Returns a buffer with at least `len` elements from the start of a line on, of any values.
     fn take(&mut self, len: usize) -> Vec<f32> {
+        let len = len + LINE_LEN;
         let fits = |(_, buffer): &(usize, &Vec<f32>)| buffer.len() >= len;
         let sizes = || self.0.iter().enumerate();
         let best = sizes()
@@ -36,21 +43,61 @@ impl Buffers {
     }
 }
 
-/// The output of a layer. A buffer may be longer than its elements.
+/// The output of a layer, a part of a buffer.
 #[derive(Debug)]
 struct Value<'a> {
     extents: Vec<usize>,
-    elements: Cow<'a, [f32]>,
+    buffer: Cow<'a, [f32]>,
+    /// Where the elements start.
+    start: usize,
 }
 
-impl Value<'_> {
-    fn tensor(&self) -> Tensor<'_> {
-        let len = self.extents.iter().product();
-        Tensor {
-            extents: self.extents.clone(),
-            data: Cow::Borrowed(&self.elements[..len]),
+impl<'a> Value<'a> {
+    /// Returns the value whose elements are all of `elements`.
+    const fn whole(extents: Vec<usize>, elements: Cow<'a, [f32]>) -> Self {
+        Self {
+            extents,
+            buffer: elements,
+            start: 0,
         }
     }
+
+    /// Returns a value of any elements, from the start of a line on.
+    fn in_lines(extents: Vec<usize>, buffers: &mut Buffers) -> Self {
+        let buffer = buffers.take(len_of(&extents));
+        Self {
+            start: line_start(&buffer),
+            extents,
+            buffer: Cow::Owned(buffer),
+        }
+    }
+
+    fn elements(&self) -> &[f32] {
+        &self.buffer[self.start..][..len_of(&self.extents)]
+    }
+
+    /// Returns the elements of a value that no one else has.
+    fn elements_mut(&mut self) -> &mut [f32] {
+        let len = len_of(&self.extents);
+        &mut self.buffer.to_mut()[self.start..][..len]
+    }
+
+    fn tensor(&self) -> Tensor<'_> {
+        Tensor {
+            extents: self.extents.clone(),
+            data: Cow::Borrowed(self.elements()),
+        }
+    }
+}
+
+fn len_of(extents: &[usize]) -> usize {
+    extents.iter().product()
+}
+
+/// Returns the first element of `buffer` that starts a line, or 0 if no such is near.
+fn line_start(buffer: &[f32]) -> usize {
+    let start = buffer.as_ptr().align_offset(LINE);
+    if start < LINE_LEN { start } else { 0 }
 }
 
 /// A few images on their way through the network.
@@ -97,28 +144,22 @@ impl<'a> Pass<'a> {
         let Some(last) = single.last().filter(|_| n_images > 1) else {
             return self.part(images, item, &watch.steps);
         };
-        let mut joined: Option<(Vec<usize>, Vec<f32>)> = None;
+        let mut joined: Option<Value<'a>> = None;
         for (index, image) in images.chunks(len).enumerate() {
             self.part(image, item, single)?;
             let Some(value) = self.values[last.output.index()].take() else {
                 continue;
             };
-            let tensor = value.tensor();
-            let len = tensor.data.len();
-            let (_, elements) = joined.get_or_insert_with(|| {
-                let mut extents = tensor.extents.clone();
+            let len = value.elements().len();
+            let joined = joined.get_or_insert_with(|| {
+                let mut extents = value.extents.clone();
                 extents[0] = n_images;
-                (extents, self.buffers.take(n_images * len))
+                Value::in_lines(extents, &mut self.buffers)
             });
-            elements[index * len..][..len].copy_from_slice(&tensor.data);
+            joined.elements_mut()[index * len..][..len].copy_from_slice(value.elements());
             self.keep(value);
         }
-        if let Some((extents, elements)) = joined {
-            self.values[last.output.index()] = Some(Value {
-                extents,
-                elements: Cow::Owned(elements),
-            });
-        }
+        self.values[last.output.index()] = joined;
         self.steps(together)
     }
 
@@ -137,10 +178,8 @@ impl<'a> Pass<'a> {
         let mut extents = vec![images.len().div_euclid(len)];
         extents.extend_from_slice(item);
         for id in graph.inputs() {
-            self.values[id.index()] = Some(Value {
-                extents: extents.clone(),
-                elements: Cow::Borrowed(images),
-            });
+            let value = Value::whole(extents.clone(), Cow::Borrowed(images));
+            self.values[id.index()] = Some(value);
         }
         self.steps(steps)
     }
@@ -178,28 +217,27 @@ impl<'a> Pass<'a> {
             .collect();
         let shapes: Vec<&[usize]> = inputs.iter().map(|x| x.extents.as_slice()).collect();
         let extents = output_extents(&node.name, &node.layer, &shapes)?;
-        let n_values = extents.iter().product();
-        let (elements, is_observed) = match (step.ends, inputs.first()) {
+        let n_values = len_of(&extents);
+        let (value, is_observed) = match (step.ends, inputs.first()) {
             (Some(Rectifier(most)), Some(x)) if n_values > 0 => {
-                let mut out = self.buffers.take(n_values);
-                let watched = self.watch.watched.iter().position(|id| *id == step.output);
-                let largest =
-                    watched.map(|index| Mutex::new(std::mem::take(&mut self.largest[index])));
-                if let Some(largest) = &largest {
-                    let n_last = extents.last().copied().unwrap_or(1);
-                    let mut largest = largest.lock().unwrap_or_else(PoisonError::into_inner);
-                    largest.resize(n_last, 0);
-                }
+                let mut out = Value::in_lines(extents.clone(), &mut self.buffers);
+                let mut watched = self.watch.watched.iter();
+                let place = watched.position(|id| *id == step.output);
+                let largest = place.map(|place| {
+                    let mut largest = std::mem::take(&mut self.largest[place]);
+                    largest.resize(extents.last().copied().unwrap_or(1), 0);
+                    Mutex::new(largest)
+                });
                 let ends = Ends {
                     kernels: self.kernels,
                     work: self.work,
                     most,
                     largest: largest.as_ref(),
                 };
-                chained(ends, &node.layer, x, &extents, &mut out[..n_values]);
-                if let (Some(index), Some(largest)) = (watched, largest) {
-                    self.largest[index] =
-                        largest.into_inner().unwrap_or_else(PoisonError::into_inner);
+                chained(ends, &node.layer, x, &extents, out.elements_mut());
+                if let (Some(place), Some(largest)) = (place, largest) {
+                    let largest = largest.into_inner();
+                    self.largest[place] = largest.unwrap_or_else(PoisonError::into_inner);
                 }
                 (out, true)
             }
@@ -207,13 +245,10 @@ impl<'a> Pass<'a> {
                 let memory = &mut Memory::default();
                 let operands = (inputs.as_slice(), extents.as_slice());
                 let out = compute(self.kernels, &node.name, &node.layer, operands, memory)?;
-                (out, false)
+                (Value::whole(extents, Cow::Owned(out)), false)
             }
         };
-        self.values[step.output.index()] = Some(Value {
-            extents,
-            elements: Cow::Owned(elements),
-        });
+        self.values[step.output.index()] = Some(value);
         if !is_observed {
             self.observe(step.output);
         }
@@ -227,10 +262,9 @@ impl<'a> Pass<'a> {
         };
         let is_alone = self.n_uses[input.index()] == 1;
         let place = &mut self.values[input.index()];
-        let is_owned = |value: &mut Value<'_>| matches!(value.elements, Cow::Owned(_));
+        let is_owned = |value: &mut Value<'_>| matches!(value.buffer, Cow::Owned(_));
         let mut value = place.take_if(|value| is_alone && is_owned(value))?;
-        let len = value.extents.iter().product::<usize>();
-        if pointwise::relu_in_place(self.kernels, relu, &mut value.elements.to_mut()[..len]) {
+        if pointwise::relu_in_place(self.kernels, relu, value.elements_mut()) {
             return Some(value);
         }
         *place = Some(value);
@@ -251,7 +285,7 @@ impl<'a> Pass<'a> {
 
     /// Keeps the buffer of a value for the next one.
     fn keep(&mut self, value: Value<'a>) {
-        if let Cow::Owned(buffer) = value.elements {
+        if let Cow::Owned(buffer) = value.buffer {
             self.buffers.0.push(buffer);
         }
     }

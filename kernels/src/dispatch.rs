@@ -62,7 +62,7 @@ pub(crate) fn dispatch<J: Job>(kernels: Kernels, job: J) {
         // SAFETY: a `Kernels` exists only for a set that was detected on this CPU: here AVX-512 F, BW, DQ, VL with
         // AVX2 and FMA.
         Isa::Avx512 | Isa::Vnni if job.n_columns() >= AVX512_COLUMNS => unsafe {
-            avx512::<_, 6, AVX512_COLUMNS>(job)
+            avx512::<_, 6, AVX512_COLUMNS>(job);
         },
         // SAFETY: as above; all three sets include AVX2 and FMA.
         Isa::Avx2 | Isa::Avx512 | Isa::Vnni => unsafe { avx2::<_, 6, 16>(job) },

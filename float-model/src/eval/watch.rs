@@ -83,7 +83,6 @@ impl Graph {
     }
 
     fn steps(&self, watched: &[NodeId]) -> Vec<Step> {
-        let n_uses = self.count_uses();
         let consumers = self.consumers();
         let mut is_done = vec![false; self.nodes().len()];
         let mut steps = Vec::with_capacity(self.nodes().len());
@@ -96,9 +95,9 @@ impl Graph {
                 output: id,
                 ends: own_rectifier(node),
             };
-            let is_alone = n_uses[id.index()] == 1 && !watched.contains(&id);
-            if let (Some(Rectifier(None)), true, [next]) =
-                (step.ends, is_alone, consumers[id.index()].as_slice())
+            let is_watched = watched.contains(&id);
+            if let (Some(Rectifier(None)), false, [next]) =
+                (step.ends, is_watched, consumers[id.index()].as_slice())
                 && let Some(most) = rectifier(&self.node(*next).layer)
             {
                 step.output = *next;

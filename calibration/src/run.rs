@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use float_model::{Graph, GraphError, GraphMemory, Layer, NodeId, Watch};
-use ndarray::{ArrayD, Axis};
+use ndarray::{ArrayD, ArrayViewD, Axis};
 use quantizer_core::PerAxis;
 
 use crate::convergence::{Convergence, Snapshot};
@@ -307,6 +307,9 @@ fn check_integers(
     };
     let fits = |v: f32| (lo..=hi).contains(&v) && is_whole(v);
     for (i, item) in batch.outer_iter().enumerate() {
+        if every(&item, fits) {
+            continue;
+        }
         if let Some(value) = item.iter().find(|v| !fits(**v)) {
             return Err(CalibrationError::SampleNotInteger {
                 sample: first + i,
@@ -318,7 +321,7 @@ fn check_integers(
     Ok(())
 }
 
-/// Returns whether a number within the integer types is whole: then it comes back unchanged.
+/// Returns whether a number within the integer types, of at most 32 bits, is whole: then it comes back unchanged.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
@@ -326,13 +329,23 @@ fn check_integers(
     reason = "a number that comes back unchanged was whole"
 )]
 fn is_whole(v: f32) -> bool {
-    v as i64 as f32 == v
+    v as i32 as f32 == v
+}
+
+/// Returns whether every element is one that `fits`.
+///
+/// No early end: nearly all samples fit, and a loop to the end takes vectors.
+pub(crate) fn every(item: &ArrayViewD<'_, f32>, fits: impl Fn(f32) -> bool) -> bool {
+    match item.as_slice() {
+        Some(elements) => elements.iter().fold(true, |all, v| all & fits(*v)),
+        None => item.iter().all(|v| fits(*v)),
+    }
 }
 
 fn check_finite(batch: &ArrayD<f32>, first: usize) -> Result<(), CalibrationError> {
     let bad = batch
         .outer_iter()
-        .position(|item| item.iter().any(|v| !v.is_finite()));
+        .position(|item| !every(&item, f32::is_finite));
     match bad {
         Some(i) => Err(CalibrationError::SampleNotFinite { sample: first + i }),
         None => Ok(()),

@@ -439,3 +439,56 @@ fn the_largest_magnitude_of_a_channel_tells_infinity_and_nan() {
         assert!(nan.is_nan(), "{:?}", kernels.isa());
     });
 }
+
+#[test]
+fn endings_keep_nan_and_negative_zero() {
+    let values = [
+        f32::NEG_INFINITY,
+        -1.0,
+        5.9,
+        6.0,
+        7.0,
+        f32::INFINITY,
+        f32::NAN,
+        0.5,
+    ];
+    let rectified = [0.0, 0.0, 5.9, 6.0, 6.0, 6.0, f32::NAN, 0.5];
+    for filters in [8, 16, 32, 80] {
+        let tiled = |values: [f32; 8]| -> Vec<f32> {
+            values.iter().copied().cycle().take(filters).collect()
+        };
+        let run = |kernels: Kernels, x: f32, kernel: &[f32], most: Option<f32>| {
+            let (mut out, mut largest) = (vec![9.0; filters], vec![0; filters]);
+            let dense = Dense {
+                x: &[x],
+                kernel,
+                channels: 1,
+                filters,
+            };
+            let ending = Ending {
+                most,
+                largest: Some(&mut largest),
+                ..Ending::default()
+            };
+            kernels.dense_ended_f32(&dense, ending, &mut out);
+            let is_magnitude = |(entry, out): (&u32, &f32)| {
+                let entry = f32::from_bits(*entry);
+                entry.to_bits() == out.abs().to_bits() || (entry.is_nan() && out.is_nan())
+            };
+            assert!(largest.iter().zip(&out).all(is_magnitude), "{kernels:?}");
+            out
+        };
+        with_each_isa(|kernels| {
+            let context = format!("{kernels:?}, {filters} filters");
+            let out = run(kernels, 1.0, &tiled(values), None);
+            assert_same_bits(&out, &tiled(values), &context);
+            let out = run(kernels, 1.0, &tiled(values), Some(6.0));
+            assert_same_bits(&out, &tiled(rectified), &context);
+            // The product underflows to -0.
+            for most in [None, Some(6.0)] {
+                let out = run(kernels, 1e-30, &tiled([-1e-30; 8]), most);
+                assert_same_bits(&out, &tiled([-0.0; 8]), &context);
+            }
+        });
+    }
+}

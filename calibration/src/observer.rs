@@ -15,7 +15,7 @@ pub use extremes::MovingMax;
 use crate::{CalibrationError, Granularity};
 use distribution::Distribution;
 use extremes::Magnitudes;
-pub(crate) use extremes::{InputObserver, Running, magnitudes};
+pub(crate) use extremes::{InputObserver, Running, of_channels};
 
 /// Fractions of a percentile that are told apart: millionths of a percent.
 const MILLIONTHS: u32 = 1_000_000;

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use float_model::{Graph, GraphError, GraphMemory, Layer, NodeId};
-use ndarray::{ArrayD, Axis};
+use float_model::{Graph, GraphError, GraphMemory, Layer, NodeId, Watch};
+use ndarray::{ArrayD, ArrayViewD, Axis};
 use quantizer_core::PerAxis;
-use rayon::prelude::*;
 
 use crate::convergence::{Convergence, Snapshot};
-use crate::observer::{InputObserver, magnitudes};
+use crate::observer::{InputObserver, of_channels};
 use crate::{BatchPlan, CalibrationError, Observer, ObserverKind, SampleSource};
 
 /// What has a range of its own.
@@ -73,9 +72,6 @@ pub struct Progress {
     pub total: usize,
 }
 
-/// Samples that pass through the network together.
-const FEW: usize = 4;
-
 /// Runs `graph` on the batches of `source` and returns the ranges of `sites`.
 ///
 /// Observed are the layers' float outputs, before any quantization. NUMERICS.md: C1, C2, C7 to C10.
@@ -117,7 +113,7 @@ pub fn calibrate(
             check_finite(&batch, first)?;
             check_integers(graph, &batch, first)?;
             for part in parts(batch, n_parts) {
-                observers.batch(graph, &part)?;
+                observers.batch(&part)?;
             }
             first += n;
             done += n;
@@ -143,15 +139,18 @@ pub fn calibrate(
 }
 
 struct Observers<'s> {
+    graph: &'s Graph,
     sites: &'s ObservedSites,
     ids: Vec<NodeId>,
     outputs: Vec<Box<dyn Observer>>,
     input: Option<(String, InputObserver)>,
+    /// What finds the largest magnitudes of the outputs, if they are all that the observers need.
+    watch: Option<(Watch<'s>, Vec<Granularity>)>,
     memory: GraphMemory,
 }
 
 impl<'s> Observers<'s> {
-    fn new(graph: &Graph, sites: &'s ObservedSites) -> Result<Self, CalibrationError> {
+    fn new(graph: &'s Graph, sites: &'s ObservedSites) -> Result<Self, CalibrationError> {
         let mut ids = Vec::with_capacity(sites.outputs.len());
         let mut outputs = Vec::with_capacity(sites.outputs.len());
         for site in &sites.outputs {
@@ -174,8 +173,14 @@ impl<'s> Observers<'s> {
             let observer = InputObserver::new(granularity, sites.observer);
             (name, observer)
         });
+        let forms = outputs.iter().map(|o| o.takes_magnitudes());
+        let forms: Option<Vec<Granularity>> = forms.collect();
+        let remembers = graph.nodes().iter().any(|node| node.layer.is_temporal());
+        let forms = forms.filter(|_| !remembers);
         Ok(Self {
+            graph,
             sites,
+            watch: forms.map(|forms| (graph.watch(&ids), forms)),
             ids,
             outputs,
             input,
@@ -183,13 +188,11 @@ impl<'s> Observers<'s> {
         })
     }
 
-    fn batch(&mut self, graph: &Graph, batch: &ArrayD<f32>) -> Result<(), CalibrationError> {
-        let forms: Option<Vec<Granularity>> =
-            self.outputs.iter().map(|o| o.takes_magnitudes()).collect();
-        let remembers = graph.nodes().iter().any(|node| node.layer.is_temporal());
-        match forms.filter(|_| !remembers) {
-            Some(forms) => self.largest_of(graph, batch, &forms)?,
-            None => self.whole_batch(graph, batch)?,
+    fn batch(&mut self, batch: &ArrayD<f32>) -> Result<(), CalibrationError> {
+        if self.watch.is_some() {
+            self.largest_of(batch)?;
+        } else {
+            self.whole_batch(batch)?;
         }
         if let Some((_, observer)) = &mut self.input {
             observer.update(batch);
@@ -199,32 +202,14 @@ impl<'s> Observers<'s> {
 
     /// Takes the largest magnitudes of a batch, whose samples run a few at a time: their tensors are small, and the
     /// largest of all is the same in any order.
-    fn largest_of(
-        &mut self,
-        graph: &Graph,
-        batch: &ArrayD<f32>,
-        forms: &[Granularity],
-    ) -> Result<(), CalibrationError> {
-        let few: Vec<_> = batch.axis_chunks_iter(Axis(0), FEW).collect();
-        let ids = &self.ids;
-        let largest = few.into_par_iter().map(|samples| {
-            let mut largest = vec![None; ids.len()];
-            graph.run(&[&samples.to_owned()], &mut |id, x| {
-                let watched = ids.iter().zip(forms).zip(&mut largest);
-                for ((_, form), largest) in watched.filter(|((i, _), _)| **i == id) {
-                    *largest = Some(magnitudes(x, *form));
-                }
-            })?;
-            Ok::<_, CalibrationError>(largest)
-        });
-        let largest: Vec<Vec<Option<PerAxis<u32>>>> = largest.collect::<Result<_, _>>()?;
+    fn largest_of(&mut self, batch: &ArrayD<f32>) -> Result<(), CalibrationError> {
+        let Some((watch, forms)) = &self.watch else {
+            return Ok(());
+        };
+        let largest = watch.run(batch)?;
         let sites = self.sites.outputs.iter().zip(&mut self.outputs);
-        for (index, (site, observer)) in sites.enumerate() {
-            let parts = largest.iter().filter_map(|sites| sites[index].clone());
-            let Some(bits) = parts.reduce(|a, b| a.zip(&b, u32::max)) else {
-                continue;
-            };
-            let values = bits.map(f32::from_bits);
+        for ((site, observer), (channels, form)) in sites.zip(largest.into_iter().zip(forms)) {
+            let values = of_channels(channels, *form).map(f32::from_bits);
             if values.as_slice().iter().any(|v| !v.is_finite()) {
                 let layer = site.layer.clone();
                 return Err(CalibrationError::RangeNotFinite { layer });
@@ -234,19 +219,20 @@ impl<'s> Observers<'s> {
         Ok(())
     }
 
-    fn whole_batch(&mut self, graph: &Graph, batch: &ArrayD<f32>) -> Result<(), CalibrationError> {
+    fn whole_batch(&mut self, batch: &ArrayD<f32>) -> Result<(), CalibrationError> {
         let mut refused = None;
         let (ids, sites, outputs) = (&self.ids, self.sites, &mut self.outputs);
-        graph.run_step(&[batch], &mut self.memory, &mut |id, x| {
-            let watched = ids.iter().zip(&sites.outputs).zip(outputs.iter_mut());
-            for ((_, site), observer) in watched.filter(|((i, _), _)| **i == id) {
-                if x.iter().all(|v| v.is_finite()) {
-                    observer.update(x);
-                } else {
-                    refused.get_or_insert_with(|| site.layer.clone());
+        self.graph
+            .run_step(&[batch], &mut self.memory, &mut |id, x| {
+                let watched = ids.iter().zip(&sites.outputs).zip(outputs.iter_mut());
+                for ((_, site), observer) in watched.filter(|((i, _), _)| **i == id) {
+                    if x.iter().all(|v| v.is_finite()) {
+                        observer.update(x);
+                    } else {
+                        refused.get_or_insert_with(|| site.layer.clone());
+                    }
                 }
-            }
-        })?;
+            })?;
         if let Some(layer) = refused {
             return Err(CalibrationError::RangeNotFinite { layer });
         }
@@ -321,6 +307,9 @@ fn check_integers(
     };
     let fits = |v: f32| (lo..=hi).contains(&v) && is_whole(v);
     for (i, item) in batch.outer_iter().enumerate() {
+        if every(&item, fits) {
+            continue;
+        }
         if let Some(value) = item.iter().find(|v| !fits(**v)) {
             return Err(CalibrationError::SampleNotInteger {
                 sample: first + i,
@@ -332,7 +321,7 @@ fn check_integers(
     Ok(())
 }
 
-/// Returns whether a number within the integer types is whole: then it comes back unchanged.
+/// Returns whether a number within the integer types, of at most 32 bits, is whole: then it comes back unchanged.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
@@ -340,13 +329,23 @@ fn check_integers(
     reason = "a number that comes back unchanged was whole"
 )]
 fn is_whole(v: f32) -> bool {
-    v as i64 as f32 == v
+    v as i32 as f32 == v
+}
+
+/// Returns whether every element is one that `fits`.
+///
+/// No early end: nearly all samples fit, and a loop to the end takes vectors.
+pub(crate) fn every(item: &ArrayViewD<'_, f32>, fits: impl Fn(f32) -> bool) -> bool {
+    match item.as_slice() {
+        Some(elements) => elements.iter().fold(true, |all, v| all & fits(*v)),
+        None => item.iter().all(|v| fits(*v)),
+    }
 }
 
 fn check_finite(batch: &ArrayD<f32>, first: usize) -> Result<(), CalibrationError> {
     let bad = batch
         .outer_iter()
-        .position(|item| item.iter().any(|v| !v.is_finite()));
+        .position(|item| !every(&item, f32::is_finite));
     match bad {
         Some(i) => Err(CalibrationError::SampleNotFinite { sample: first + i }),
         None => Ok(()),

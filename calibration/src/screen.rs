@@ -2,6 +2,7 @@
 
 use ndarray::{ArrayD, Axis};
 
+use crate::run::every;
 use crate::{CalibrationError, SampleSource, Skipped};
 
 /// Samples without those that hold a NaN or an infinity.
@@ -75,7 +76,7 @@ impl SampleSource for FiniteSource {
             let n_items = batch.len_of(Axis(0));
             let mut keep = Vec::with_capacity(n_items);
             for (i, item) in batch.outer_iter().enumerate() {
-                if item.iter().all(|v| v.is_finite()) {
+                if every(&item, f32::is_finite) {
                     keep.push(i);
                 } else {
                     self.skip(self.n_read + i);

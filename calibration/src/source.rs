@@ -174,14 +174,35 @@ impl RandomSource {
         }
     }
 
+    /// Returns the next `n` numbers.
+    ///
+    /// The generator's words come in blocks: many at a time cost less than one by one, and are the same.
+    fn draw(&mut self, n: usize) -> Vec<f32> {
+        let mut numbers = Vec::with_capacity(n);
+        let mut block = [0; 4 * WORDS];
+        while numbers.len() < n {
+            let bytes = &mut block[..4 * WORDS.min(n - numbers.len())];
+            self.rng.fill_bytes(bytes);
+            let words = bytes.as_chunks().0.iter().copied().map(u32::from_le_bytes);
+            numbers.extend(words.map(|word| self.range.scaled(word)));
+        }
+        numbers
+    }
+}
+
+/// Words that are drawn together.
+const WORDS: usize = 256;
+
+impl IntegerRange {
+    /// Returns the integer of the range that a random word stands for.
     #[expect(
         clippy::cast_precision_loss,
         reason = "16-bit integers are exact in a float32"
     )]
-    fn draw(&mut self) -> f32 {
-        let span = i64::from(self.range.high) - i64::from(self.range.low) + 1;
-        let scaled = (i64::from(self.rng.next_u32()) * span) >> 32;
-        (i64::from(self.range.low) + scaled) as f32
+    fn scaled(self, word: u32) -> f32 {
+        let span = i64::from(self.high) - i64::from(self.low) + 1;
+        let scaled = (i64::from(word) * span) >> 32;
+        (i64::from(self.low) + scaled) as f32
     }
 }
 
@@ -213,6 +234,8 @@ impl SampleSource for RandomSource {
         check_batch(n, &self.item_shape)?;
         self.next += n;
         let shape: Vec<usize> = std::iter::once(n).chain(self.item_shape.clone()).collect();
-        Ok(ArrayD::from_shape_simple_fn(IxDyn(&shape), || self.draw()))
+        let numbers = self.draw(shape.iter().product());
+        ArrayD::from_shape_vec(IxDyn(&shape), numbers)
+            .map_err(|error| CalibrationError::Source(error.to_string()))
     }
 }

@@ -10,6 +10,8 @@ use float_model::{Convolution, Draft, Graph, GraphBuilder, Layer};
 use ndarray::{ArrayD, IxDyn};
 use proptest::prelude::*;
 use quantizer_core::PerAxis;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
 
 fn samples(n: usize, extent: usize, channels: usize, f: impl Fn(usize) -> f32) -> ArrayD<f32> {
     let shape = IxDyn(&[n, extent, extent, channels]);
@@ -214,6 +216,21 @@ fn random_samples_come_again() {
         .next_batch(4096)
         .unwrap();
     assert!(other != first, "another seed gives others");
+}
+
+/// The batches do not change the samples: each word of the generator is one number.
+#[test]
+fn random_samples_are_the_words_of_their_generator() {
+    let range = IntegerRange { low: -5, high: 250 };
+    let mut source = RandomSource::new(7, range, 1000, vec![3]);
+    let mut words = ChaCha8Rng::seed_from_u64(7);
+    for n_samples in [1, 85, 86, 300, 500, 28] {
+        for value in source.next_batch(n_samples).unwrap() {
+            let scaled = (u64::from(words.next_u32()) * 256) >> 32;
+            let expected = f32::from(u8::try_from(scaled).unwrap()) - 5.0;
+            assert_eq!(value.to_bits(), expected.to_bits(), "{n_samples} samples");
+        }
+    }
 }
 
 #[test]

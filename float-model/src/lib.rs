@@ -15,7 +15,7 @@ mod volume;
 
 pub use builder::{Bias, Convolution, Extents2, GraphBuilder, Output};
 pub use error::GraphError;
-pub use eval::{GraphMemory, apply, apply_step};
+pub use eval::{GraphMemory, Watch, apply, apply_step};
 pub use graph::{Draft, DraftNode, Graph, Node, NodeId, keras_order};
 pub use layer::{
     Activation, Add, BatchNormalization, BufferTempConv, Conv2D, Conv2DTranspose, Dense,

@@ -61,9 +61,46 @@ pub(crate) fn dispatch<J: Job>(kernels: Kernels, job: J) {
         Isa::Portable => job.run::<_, 4, 8>(Portable),
         // SAFETY: a `Kernels` exists only for a set that was detected on this CPU: here AVX-512 F, BW, DQ, VL with
         // AVX2 and FMA.
-        Isa::Avx512 | Isa::Vnni if job.n_columns() >= AVX512_COLUMNS => unsafe { avx512(job) },
+        Isa::Avx512 | Isa::Vnni if job.n_columns() >= AVX512_COLUMNS => unsafe {
+            avx512::<_, 6, AVX512_COLUMNS>(job);
+        },
         // SAFETY: as above; all three sets include AVX2 and FMA.
-        Isa::Avx2 | Isa::Avx512 | Isa::Vnni => unsafe { avx2(job) },
+        Isa::Avx2 | Isa::Avx512 | Isa::Vnni => unsafe { avx2::<_, 6, 16>(job) },
+    }
+}
+
+/// Does an f32 `job`, like [`dispatch`], with the tiles that a product which mixes channels wants.
+///
+/// The rows of f32 name their vectors, so tiles of one and two AVX-512 vectors are as good as wide ones. They take more
+/// pixels, so that there are as many chains as hide the latency of a step.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn dispatch_f32<J: Job>(kernels: Kernels, job: J) {
+    let n_columns = job.n_columns();
+    match kernels.isa() {
+        Isa::Portable => job.run::<_, 4, 8>(Portable),
+        // SAFETY: a `Kernels` exists only for a set that was detected on this CPU: here AVX-512 F, BW, DQ, VL with
+        // AVX2 and FMA.
+        Isa::Avx512 | Isa::Vnni if n_columns >= 64 => unsafe { avx512::<_, 6, 64>(job) },
+        // SAFETY: as above.
+        Isa::Avx512 | Isa::Vnni if n_columns >= 32 => unsafe { avx512::<_, 8, 32>(job) },
+        // SAFETY: as above.
+        Isa::Avx512 | Isa::Vnni if n_columns >= 16 => unsafe { avx512::<_, 12, 16>(job) },
+        // SAFETY: as above; all three sets include AVX2 and FMA.
+        Isa::Avx2 | Isa::Avx512 | Isa::Vnni => unsafe { avx2::<_, 6, 16>(job) },
+    }
+}
+
+/// Does an f32 `job`, like [`dispatch`], with the tiles that a product per channel wants: one vector wide, and room for
+/// the activations and weights of a kernel row.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn dispatch_f32_per_channel<J: Job>(kernels: Kernels, job: J) {
+    match kernels.isa() {
+        Isa::Portable => job.run::<_, 4, 8>(Portable),
+        // SAFETY: a `Kernels` exists only for a set that was detected on this CPU: here AVX-512 F, BW, DQ, VL with
+        // AVX2 and FMA.
+        Isa::Avx512 | Isa::Vnni if job.n_columns() >= 16 => unsafe { avx512::<_, 6, 16>(job) },
+        // SAFETY: as above; all three sets include AVX2 and FMA.
+        Isa::Avx2 | Isa::Avx512 | Isa::Vnni => unsafe { avx2::<_, 4, 8>(job) },
     }
 }
 
@@ -75,14 +112,17 @@ pub(crate) fn dispatch<J: Job>(kernels: Kernels, job: J) {
     }
 }
 
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) use {dispatch as dispatch_f32, dispatch as dispatch_f32_per_channel};
+
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn avx2<J: Job>(job: J) {
-    job.run::<_, 6, 16>(Avx2(()));
+fn avx2<J: Job, const P: usize, const N: usize>(job: J) {
+    job.run::<_, P, N>(Avx2(()));
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-fn avx512<J: Job>(job: J) {
-    job.run::<_, 6, AVX512_COLUMNS>(Avx512(()));
+fn avx512<J: Job, const P: usize, const N: usize>(job: J) {
+    job.run::<_, P, N>(Avx512(()));
 }

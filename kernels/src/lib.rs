@@ -14,11 +14,14 @@
 
 mod chain;
 mod contract;
+mod depthwise3;
 mod dispatch;
 mod elements;
+mod ending;
 mod entries;
 mod finish;
 mod float;
+mod float_products;
 mod integer;
 mod isa;
 mod madd;
@@ -35,6 +38,7 @@ mod tiles;
 mod vnni;
 
 pub use chain::{Accumulator, Activation, Weight};
+pub use ending::Ending;
 pub use finish::{Byte, Extremes, Finish};
 pub use isa::{ISA_VARIABLE, Isa, Kernels};
 pub use narrow::{Clipped, Limit, NarrowCounts, Narrowing, Steps};

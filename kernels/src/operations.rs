@@ -273,7 +273,7 @@ pub(crate) fn max_pool<X: Activation>(
     }
 }
 
-fn outside<X>(pad: Option<&[X]>) -> Outside {
+pub(crate) fn outside<X>(pad: Option<&[X]>) -> Outside {
     match pad {
         Some(_) => Outside::Pad,
         None => Outside::Skip,
@@ -281,7 +281,7 @@ fn outside<X>(pad: Option<&[X]>) -> Outside {
 }
 
 /// Returns the patches of a valid window, none for an empty output.
-fn plan(
+pub(crate) fn plan(
     window: &Window,
     direction: Direction,
     outside: Outside,

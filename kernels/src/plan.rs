@@ -60,6 +60,25 @@ pub(crate) struct Patch {
     pub(crate) pixels: Vec<Pixel>,
 }
 
+impl Patch {
+    /// Returns the patch of a matrix product of `n_rows` rows, each of them a pixel.
+    pub(crate) fn of_rows(n_rows: usize) -> Self {
+        let run = Run {
+            tap: 0,
+            n_taps: 1,
+            source: Source::Image(0),
+        };
+        let pixels = (0..n_rows).map(|row| Pixel {
+            base: row,
+            out: row,
+        });
+        Self {
+            runs: vec![run],
+            pixels: pixels.collect(),
+        }
+    }
+}
+
 /// Returns the patches that make up the output rows `rows`.
 pub(crate) fn patches(
     window: &Window,

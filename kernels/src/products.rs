@@ -45,7 +45,7 @@ impl<'a, C: Chain> Factors<'a, C> {
 
 /// Returns the `N` elements from `first` on.
 #[inline(always)]
-fn columns<T, const N: usize>(values: &[T], first: usize) -> &[T; N] {
+pub(crate) fn columns<T, const N: usize>(values: &[T], first: usize) -> &[T; N] {
     match values[first..first + N].first_chunk() {
         Some(columns) => columns,
         None => unreachable!("a slice of N elements is an array of N elements"),

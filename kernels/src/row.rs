@@ -14,6 +14,9 @@ use crate::chain::{Chain, Fused};
 #[cfg(target_arch = "x86_64")]
 use crate::dispatch::{Avx2, Avx512};
 use crate::dispatch::{InstructionSet, Portable};
+use crate::ending::ColumnEnding;
+#[cfg(target_arch = "x86_64")]
+use crate::ending::MAGNITUDE;
 
 /// The accumulators of `N` columns.
 pub(crate) trait Row<S: InstructionSet, C: Chain, const N: usize>: Copy {
@@ -56,10 +59,38 @@ impl<S: InstructionSet, C: Chain, const N: usize> Row<S, C, N> for [C::A; N] {
     }
 }
 
+/// f32 accumulators of `N` columns.
+pub(crate) trait FloatRow<S: InstructionSet, const N: usize>: Row<S, Fused, N> {
+    /// Ends the chains of the pixels `rows`, and writes those of pixel `p` into `out` from `places[p]` on.
+    fn end<const P: usize>(
+        rows: &[Self; P],
+        ending: ColumnEnding<'_, N>,
+        places: &[usize; P],
+        out: &mut [f32],
+    );
+}
+
+impl<S: InstructionSet, const N: usize> FloatRow<S, N> for [f32; N] {
+    #[inline(always)]
+    fn end<const P: usize>(
+        rows: &[Self; P],
+        mut ending: ColumnEnding<'_, N>,
+        places: &[usize; P],
+        out: &mut [f32],
+    ) {
+        for (row, place) in rows.iter().zip(places) {
+            let out = &mut out[*place..][..N];
+            for n in 0..N {
+                out[n] = ending.end(row[n], n);
+            }
+        }
+    }
+}
+
 /// The f32 rows of an instruction set.
 pub(crate) trait FloatRows: Sized {
     /// A row of `N` columns.
-    type Row<const N: usize>: Row<Self, Fused, N>
+    type Row<const N: usize>: FloatRow<Self, N>
     where
         Self: InstructionSet;
 }
@@ -74,7 +105,9 @@ impl FloatRows for Portable {
 /// drops the other field.
 #[cfg(target_arch = "x86_64")]
 macro_rules! float_row {
-    ($row:ident, $set:ident, $vector:ident, $lanes:literal, $zero:ident, $splat:ident, $load:ident, $fma:ident, $store:ident) => {
+    ($row:ident, $set:ident, $vector:ident, $lanes:literal, $zero:ident, $splat:ident, $load:ident, $fma:ident, $store:ident,
+     $add:ident, $min:ident, $max:ident, $bits:ident, $splat_bits:ident, $and:ident, $max_bits:ident, $load_bits:ident,
+     $store_bits:ident) => {
         /// f32 accumulators in vectors.
         // Invariant: made by `zero` only, whose token proves that the CPU has the instruction set.
         #[derive(Clone, Copy, Debug)]
@@ -152,6 +185,76 @@ macro_rules! float_row {
                 values
             }
         }
+
+        impl<const N: usize> FloatRow<$set, N> for $row<N> {
+            #[inline(always)]
+            fn end<const P: usize>(
+                rows: &[Self; P],
+                ending: ColumnEnding<'_, N>,
+                places: &[usize; P],
+                out: &mut [f32],
+            ) {
+                if Self::VECTORS == 0 {
+                    let lanes: [[f32; N]; P] = std::array::from_fn(|p| rows[p].lanes);
+                    return FloatRow::<Portable, N>::end(&lanes, ending, places, out);
+                }
+                use std::arch::x86_64::{
+                    $add, $and, $bits, $load, $load_bits, $max, $max_bits, $min, $splat,
+                    $splat_bits, $store, $store_bits,
+                };
+                let ColumnEnding {
+                    bias,
+                    least,
+                    most,
+                    largest,
+                } = ending;
+                let mut unwatched = [0; N];
+                let is_watched = largest.is_some();
+                let largest = largest.unwrap_or(&mut unwatched);
+                // SAFETY: a row exists only where the CPU has the instruction set.
+                let (least, most) = unsafe { ($splat(least), $splat(most)) };
+                // Minus zero changes no sum.
+                // SAFETY: as above.
+                let mut biases = unsafe { [$splat(-0.0); 4] };
+                // SAFETY: as above.
+                let mut greatest = unsafe { [$splat_bits(0); 4] };
+                // SAFETY: as above.
+                let magnitude = unsafe { $splat_bits(MAGNITUDE.cast_signed()) };
+                for idx in 0..Self::VECTORS {
+                    if let Some(bias) = bias {
+                        let bias = bias[idx * $lanes..][..$lanes].as_ptr();
+                        // SAFETY: as above; `bias` points to as many f32 as a vector has, and needs no alignment.
+                        biases[idx] = unsafe { $load(bias) };
+                    }
+                    if is_watched {
+                        let largest = largest[idx * $lanes..][..$lanes].as_ptr();
+                        // SAFETY: as above; `largest` points to as many u32 as a vector has, and needs no alignment.
+                        greatest[idx] = unsafe { $load_bits(largest.cast()) };
+                    }
+                }
+                for (row, place) in rows.iter().zip(places) {
+                    let out = &mut out[*place..][..N];
+                    for idx in 0..Self::VECTORS {
+                        let out = out[idx * $lanes..][..$lanes].as_mut_ptr();
+                        // Both pick the second operand if one is NaN, or if they are equal.
+                        // SAFETY: as above; `out` points to as many f32 as a vector has, and needs no alignment.
+                        unsafe {
+                            let y = $add(row.vectors[idx], biases[idx]);
+                            let y = $min(most, $max(least, y));
+                            $store(out, y);
+                            greatest[idx] = $max_bits(greatest[idx], $and($bits(y), magnitude));
+                        }
+                    }
+                }
+                if is_watched {
+                    for idx in 0..Self::VECTORS {
+                        let largest = largest[idx * $lanes..][..$lanes].as_mut_ptr();
+                        // SAFETY: as above; `largest` points to as many u32 as a vector has, and needs no alignment.
+                        unsafe { $store_bits(largest.cast(), greatest[idx]) };
+                    }
+                }
+            }
+        }
     };
 }
 
@@ -165,7 +268,16 @@ float_row!(
     _mm256_set1_ps,
     _mm256_loadu_ps,
     _mm256_fmadd_ps,
-    _mm256_storeu_ps
+    _mm256_storeu_ps,
+    _mm256_add_ps,
+    _mm256_min_ps,
+    _mm256_max_ps,
+    _mm256_castps_si256,
+    _mm256_set1_epi32,
+    _mm256_and_si256,
+    _mm256_max_epu32,
+    _mm256_loadu_si256,
+    _mm256_storeu_si256
 );
 #[cfg(target_arch = "x86_64")]
 float_row!(
@@ -177,5 +289,14 @@ float_row!(
     _mm512_set1_ps,
     _mm512_loadu_ps,
     _mm512_fmadd_ps,
-    _mm512_storeu_ps
+    _mm512_storeu_ps,
+    _mm512_add_ps,
+    _mm512_min_ps,
+    _mm512_max_ps,
+    _mm512_castps_si512,
+    _mm512_set1_epi32,
+    _mm512_and_si512,
+    _mm512_max_epu32,
+    _mm512_loadu_si512,
+    _mm512_storeu_si512
 );

@@ -9,15 +9,39 @@
 /// Used only where floats become integers. Values beyond ±2^62 come back as ±2^62: every caller
 /// saturates to fewer bits. NUMERICS.md: N2.
 #[must_use]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "an integer of at most 2^22"
+)]
+#[inline]
+pub fn round_half_even(x: f32) -> i64 {
+    if x.abs() <= SMALL {
+        // The baseline of some targets has no instruction for the rounding, and would call a function.
+        return ((x + NO_FRACTION) - NO_FRACTION) as i64;
+    }
+    round_large(x)
+}
+
+/// Rounds a float above [`SMALL`], or NaN.
+// A function of its own: the compiler takes a rounding to be cheap, and would do it for small floats as well.
+#[cold]
+#[inline(never)]
 #[expect(clippy::disallowed_methods, reason = "this is the named rounding")]
 #[expect(
     clippy::cast_possible_truncation,
     reason = "an integer within ±2^62 after the clamp"
 )]
-pub fn round_half_even(x: f32) -> i64 {
+fn round_large(x: f32) -> i64 {
     const LIMIT: f32 = 4.611_686e18; // 2^62
     x.round_ties_even().clamp(-LIMIT, LIMIT) as i64
 }
+
+/// `2^22`: with [`NO_FRACTION`] added, numbers up to it are between `2^23` and `2^24`.
+const SMALL: f32 = 4_194_304.0;
+
+/// `1.5 * 2^23`. The f32 from `2^23` to `2^24` are the integers, so an addition that comes out there rounds to one, ties
+/// to even like every addition; taking it away again is exact.
+const NO_FRACTION: f32 = 12_582_912.0;
 
 /// Returns `v * 2^s`, a half rounded toward positive infinity.
 ///

@@ -58,6 +58,14 @@ fn floats_become_integers_with_ties_to_even() {
         (-0.5, 0),
         (-1.5, -2),
         (2.499_999_8, 2),
+        // Around 2^22, up to which a sum rounds, and 2^23, from which there are no halves.
+        (4_194_303.5, 4_194_304),
+        (-4_194_302.5, -4_194_302),
+        (4_194_304.0, 4_194_304),
+        (4_194_304.5, 4_194_304),
+        (-4_194_305.5, -4_194_306),
+        (8_388_607.5, 8_388_608),
+        (16_777_214.0, 16_777_214),
     ];
     for (x, want) in cases {
         assert_eq!(round_half_even(x), want, "round_half_even({x})");

@@ -161,11 +161,16 @@ impl InputObserver {
 }
 
 /// Returns the bits of the largest magnitudes: infinity is above all numbers, and NaN above it.
-pub(crate) fn magnitudes(x: &ArrayD<f32>, granularity: Granularity) -> PerAxis<u32> {
+pub(super) fn magnitudes(x: &ArrayD<f32>, granularity: Granularity) -> PerAxis<u32> {
     let n_channels = x.shape().last().copied().unwrap_or(1).max(1);
     let x = x.as_standard_layout();
     let mut largest = vec![0; n_channels];
     Kernels::active().largest_magnitudes(x.as_slice().unwrap_or_default(), &mut largest);
+    of_channels(largest, granularity)
+}
+
+/// Returns the range that goes with the largest magnitudes of the channels, bits as of [`magnitudes`].
+pub(crate) fn of_channels(largest: Vec<u32>, granularity: Granularity) -> PerAxis<u32> {
     match granularity {
         Granularity::PerTensor => PerAxis::Tensor(largest.into_iter().max().unwrap_or(0)),
         Granularity::PerAxis => PerAxis::Axis(largest),

@@ -123,6 +123,16 @@ fn log_softmax(row: &mut [f32]) {
     }
 }
 
+/// Returns the upper end of a function that is a rectifier, 0 below 0; infinity is none. `None` for another function.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the rectifiers are named")]
+pub(super) const fn plain_top(activation: Activation) -> Option<f32> {
+    match activation {
+        Activation::Relu => Some(f32::INFINITY),
+        Activation::Relu6 => Some(6.0),
+        _ => None,
+    }
+}
+
 /// Returns `x` where positive, `x * alpha` elsewhere.
 pub(super) fn leaky(alpha: f32, x: f32) -> f32 {
     if x > 0.0 { x } else { x * alpha }

@@ -1,12 +1,10 @@
 //! Convolutions and the matrix product, on the deterministic kernels (NUMERICS.md: F1).
 
 use kernels::{ConvTranspose2d, DepthwiseTranspose, Kernels, Window};
-use std::borrow::Cow;
-
-use ndarray::{Array4, Axis, s};
+use ndarray::{Axis, s};
 use quantizer_core::geometry::{same_pads, transposed_crop};
-use rayon::prelude::*;
 
+use super::chains::{self, Ends, elements};
 use super::tensor::{Tensor, by_rows, image};
 use crate::{Conv2D, Conv2DTranspose, Dense, DepthwiseConv2D, Padding, SeparableConv2D};
 
@@ -57,40 +55,9 @@ pub(super) fn conv2d(
 }
 
 fn conv2d_group(kernels: Kernels, conv: &Conv2D, x: &Tensor<'_>, extents: &[usize]) -> Vec<f32> {
-    let (kernel_h, kernel_w, channels, filters) = conv.kernel.dim();
-    let pad = conv.padding_value.as_deref().map(|values| match values {
-        [value] => vec![*value; channels],
-        _ => values.to_vec(),
-    });
-    let sliding = Sliding {
-        kernel: [kernel_h, kernel_w],
-        strides: conv.strides,
-        dilation: conv.dilation,
-    };
-    let pads = if pad.is_some() {
-        // The border of a padding value is made without dilation (NUMERICS.md: N15).
-        let undilated = Sliding {
-            dilation: [1, 1],
-            ..sliding
-        };
-        undilated.pads(x.image(), Padding::Same)
-    } else {
-        sliding.pads(x.image(), conv.padding)
-    };
-    let window = sliding.window(x.image(), image(extents), pads);
-    let kernel = elements(&conv.kernel);
-    let bias = conv.bias.as_ref().map(|bias| bias.to_vec());
-    by_rows(extents, |image, rows, out| {
-        let operands = kernels::Conv2d {
-            x: x.item(image),
-            kernel: &kernel,
-            pad: pad.as_deref(),
-            window,
-            channels,
-            filters,
-        };
-        kernels.conv2d_f32(&operands, bias.as_deref(), rows, out);
-    })
+    let mut out = vec![0.0; extents.iter().product()];
+    chains::conv2d(Ends::plain(kernels), conv, x, extents, &mut out);
+    out
 }
 
 /// Returns a depthwise convolution, without its activation.
@@ -100,34 +67,9 @@ pub(super) fn depthwise(
     x: &Tensor<'_>,
     extents: &[usize],
 ) -> Vec<f32> {
-    let (kernel_h, kernel_w, inputs, multiplier) = conv.kernel.dim();
-    let sliding = Sliding {
-        kernel: [kernel_h, kernel_w],
-        strides: conv.strides,
-        dilation: conv.dilation,
-    };
-    let pads = sliding.pads(x.image(), conv.padding);
-    let window = sliding.window(x.image(), image(extents), pads);
-    // The kernel [.., channels, multiplier] is one of channels * multiplier on repeated channels.
-    let kernel = elements(&conv.kernel);
-    let repeated;
-    let x = if multiplier == 1 {
-        x
-    } else {
-        repeated = x.repeat_channels(multiplier);
-        &repeated
-    };
-    let bias = conv.bias.as_ref().map(|bias| bias.to_vec());
-    by_rows(extents, |image, rows, out| {
-        let operands = kernels::Depthwise {
-            x: x.item(image),
-            kernel: &kernel,
-            pad: None,
-            window,
-            channels: inputs * multiplier,
-        };
-        kernels.depthwise_f32(&operands, bias.as_deref(), rows, out);
-    })
+    let mut out = vec![0.0; extents.iter().product()];
+    chains::depthwise(Ends::plain(kernels), conv, x, extents, &mut out);
+    out
 }
 
 /// Returns a separable convolution, without its activation: the depthwise part, rounded to f32,
@@ -227,63 +169,34 @@ pub(super) fn dense(
     x: &Tensor<'_>,
     extents: &[usize],
 ) -> Vec<f32> {
-    let kernel: Cow<'_, [f32]> = dense
-        .kernel
-        .as_slice()
-        .map_or_else(|| dense.kernel.iter().copied().collect(), Cow::Borrowed);
-    let bias = dense.bias.as_ref().map(|bias| bias.to_vec());
-    let (channels, units) = dense.kernel.dim();
-    let factors = kernels::Dense {
-        x: &x.data,
-        kernel: &kernel,
-        channels,
-        filters: units,
-    };
-    product(kernels, &factors, bias.as_deref(), extents)
+    let mut out = vec![0.0; extents.iter().product()];
+    chains::dense(Ends::plain(kernels), dense, x, &mut out);
+    out
 }
 
-/// Returns the matrix product, row-major, rows in parallel. The output must not be empty.
+/// Returns the matrix product, row-major. The output must not be empty.
 pub(super) fn product(
     kernels: Kernels,
     factors: &kernels::Dense<'_, f32, f32>,
     bias: Option<&[f32]>,
     extents: &[usize],
 ) -> Vec<f32> {
-    let (channels, filters) = (factors.channels, factors.filters);
     let mut out = vec![0.0; extents.iter().product()];
-    let n_rows = out.len().div_euclid(filters);
-    let block = n_rows.div_ceil(4 * rayon::current_num_threads());
-    out.par_chunks_mut(block * filters)
-        .enumerate()
-        .for_each(|(index, out)| {
-            let first = index * block;
-            let end = first + out.len().div_euclid(filters);
-            let operands = kernels::Dense {
-                x: &factors.x[first * channels..end * channels],
-                ..*factors
-            };
-            kernels.dense_f32(&operands, bias, out);
-        });
+    chains::product(Ends::plain(kernels), factors, bias, &mut out);
     out
-}
-
-fn elements(kernel: &Array4<f32>) -> Cow<'_, [f32]> {
-    kernel
-        .as_slice()
-        .map_or_else(|| kernel.iter().copied().collect(), Cow::Borrowed)
 }
 
 /// How a kernel moves over rows and columns.
 #[derive(Clone, Copy, Debug)]
-struct Sliding {
-    kernel: [usize; 2],
-    strides: [usize; 2],
-    dilation: [usize; 2],
+pub(super) struct Sliding {
+    pub(super) kernel: [usize; 2],
+    pub(super) strides: [usize; 2],
+    pub(super) dilation: [usize; 2],
 }
 
 impl Sliding {
     /// Returns the rows above and the columns left of the image.
-    fn pads(&self, [height, width, _]: [usize; 3], padding: Padding) -> [usize; 2] {
+    pub(super) fn pads(&self, [height, width, _]: [usize; 3], padding: Padding) -> [usize; 2] {
         let before = |axis: usize, n: usize| {
             same_pads(
                 n,
@@ -304,7 +217,8 @@ impl Sliding {
         [0, 1].map(|i| transposed_crop(x[i], out[i], self.kernel[i], self.strides[i], padding))
     }
 
-    fn window(
+    /// Returns the window over an image whose border has the given pads.
+    pub(super) fn window(
         &self,
         [in_h, in_w, _]: [usize; 3],
         [out_h, out_w, _]: [usize; 3],

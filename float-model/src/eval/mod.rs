@@ -6,6 +6,7 @@
 //! never fused.
 
 mod activation;
+mod chains;
 mod conv;
 mod layout;
 mod merge;
@@ -14,6 +15,7 @@ mod pool;
 mod temporal;
 mod tensor;
 mod volume;
+mod watch;
 
 use std::borrow::Cow;
 
@@ -27,6 +29,7 @@ use temporal::Memory;
 use tensor::Tensor;
 
 pub use temporal::GraphMemory;
+pub use watch::Watch;
 
 impl Graph {
     /// Returns the outputs of the network, in the order of [`outputs`](Self::outputs).
@@ -196,7 +199,8 @@ fn apply_with(
     inputs: &[&ArrayD<f32>],
     memory: &mut Memory,
 ) -> Result<ArrayD<f32>, GraphError> {
-    let extents = output_extents(name, layer, inputs)?;
+    let shapes: Vec<&[usize]> = inputs.iter().map(|x| x.shape()).collect();
+    let extents = output_extents(name, layer, &shapes)?;
     let tensors: Vec<Tensor<'_>> = inputs.iter().map(|x| Tensor::new(x)).collect();
     let out = compute(kernels, name, layer, (&tensors, &extents), memory)?;
     ArrayD::from_shape_vec(IxDyn(&extents), out)
@@ -207,13 +211,13 @@ fn apply_with(
 fn output_extents(
     name: &str,
     layer: &Layer,
-    inputs: &[&ArrayD<f32>],
+    inputs: &[&[usize]],
 ) -> Result<Vec<usize>, GraphError> {
     let invalid = |message: String| GraphError::invalid(name, message);
     let mut shapes: Vec<Shape> = Vec::with_capacity(inputs.len());
     let mut batch = None;
     for x in inputs {
-        let Some((n, item)) = x.shape().split_first() else {
+        let Some((n, item)) = x.split_first() else {
             return Err(invalid("an input has no batch axis".to_owned()));
         };
         if *batch.get_or_insert(*n) != *n {

@@ -52,7 +52,7 @@ pub(super) fn relu_in_place(kernels: Kernels, relu: ReLU, x: &mut [f32]) -> bool
 }
 
 /// Returns the upper end of a rectifier that is 0 below 0; `None` for another one.
-fn plain_top(relu: ReLU) -> Option<f32> {
+pub(super) fn plain_top(relu: ReLU) -> Option<f32> {
     // Without an upper end infinity stays infinity, as with one at infinity.
     let most = relu.max_value.unwrap_or(f32::INFINITY);
     let is_plain = relu.threshold == 0.0 && relu.negative_slope == 0.0 && most > 0.0;

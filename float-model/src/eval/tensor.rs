@@ -100,6 +100,15 @@ pub(super) fn image(extents: &[usize]) -> [usize; 3] {
     [extents[1], extents[2], extents[3]]
 }
 
+/// Whether the work of one layer is divided among threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Work {
+    /// Among all threads.
+    Divided,
+    /// Not at all: every thread has work of its own.
+    Whole,
+}
+
 /// Returns the elements of an output `[batch, height, width, channels]`, computed in parallel.
 ///
 /// `fill(image, rows, out)` writes the rows `rows` of one image. Each row is computed by one call,
@@ -108,14 +117,31 @@ pub(super) fn by_rows(
     extents: &[usize],
     fill: impl Fn(usize, Range<usize>, &mut [f32]) + Sync,
 ) -> Vec<f32> {
-    let [height, width, channels] = image(extents);
     let mut out = vec![0.0; extents.iter().product()];
+    rows_of_images(Work::Divided, extents, &mut out, fill);
+    out
+}
+
+/// Writes the elements of an output `[batch, height, width, channels]` into `out`, as [`by_rows`].
+pub(super) fn rows_of_images(
+    work: Work,
+    extents: &[usize],
+    out: &mut [f32],
+    fill: impl Fn(usize, Range<usize>, &mut [f32]) + Sync,
+) {
+    let [height, width, channels] = image(extents);
     if out.is_empty() {
-        return out;
+        return;
     }
     let row_len = width * channels;
     let n_threads = rayon::current_num_threads();
-    let block = if n_threads == 1 || extents[0] >= n_threads {
+    if work == Work::Whole || n_threads == 1 {
+        for (image, out) in out.chunks_mut(height * row_len).enumerate() {
+            fill(image, 0..height, out);
+        }
+        return;
+    }
+    let block = if extents[0] >= n_threads {
         height
     } else {
         height.div_ceil(4 * n_threads)
@@ -131,5 +157,4 @@ pub(super) fn by_rows(
                     fill(image, rows, out);
                 });
         });
-    out
 }

@@ -1,7 +1,9 @@
 //! The f32 kernels of every instruction set equal the chain's definition, bit for bit.
 use crate::common::{Case, Words, any_case, assert_same_bits, with_each_isa};
 use crate::naive::{self, Geometry, Outside, fma};
-use kernels::{Conv2d, ConvTranspose2d, Dense, Depthwise, DepthwiseTranspose, Kernels, Window};
+use kernels::{
+    Conv2d, ConvTranspose2d, Dense, Depthwise, DepthwiseTranspose, Ending, Kernels, Window,
+};
 use proptest::prelude::*;
 
 struct Data {
@@ -29,6 +31,56 @@ fn add_bias(acc: &mut [f32], bias: Option<&[f32]>) {
     }
 }
 
+/// Checks an operation that ends its chains, `sums` being what they are before.
+fn check_ended(
+    sums: &[f32],
+    (bias, n_columns, seed): (Option<&[f32]>, usize, u64),
+    context: &str,
+    run: impl Fn(Kernels, Ending<'_>, &mut [f32]),
+) {
+    for most in [None, Some(f32::INFINITY), Some(0.75)] {
+        let mut expected = sums.to_vec();
+        add_bias(&mut expected, bias);
+        if let Some(most) = most {
+            for y in &mut expected {
+                if *y >= most {
+                    *y = most;
+                } else if *y < 0.0 {
+                    *y = 0.0;
+                }
+            }
+        }
+        // Some entries start above all outputs, some below.
+        let mut words = Words(seed);
+        let start: Vec<u32> = words
+            .floats(n_columns)
+            .iter()
+            .map(|v| v.abs().to_bits())
+            .collect();
+        let mut greatest: Vec<f32> = start.iter().map(|bits| f32::from_bits(*bits)).collect();
+        for (idx, y) in expected.iter().enumerate() {
+            let entry = &mut greatest[idx % n_columns];
+            if y.abs() > *entry {
+                *entry = y.abs();
+            }
+        }
+        with_each_isa(|kernels| {
+            let context = format!("{:?}, most {most:?}, {context}", kernels.isa());
+            let mut out = vec![f32::NAN; expected.len()];
+            let mut largest = start.clone();
+            let ending = Ending {
+                bias,
+                most,
+                largest: Some(&mut largest),
+            };
+            run(kernels, ending, &mut out);
+            assert_same_bits(&out, &expected, &context);
+            let largest: Vec<f32> = largest.into_iter().map(f32::from_bits).collect();
+            assert_same_bits(&largest, &greatest, &context);
+        });
+    }
+}
+
 fn check_conv(case: &Case, is_transposed: bool) {
     let Case {
         window,
@@ -51,6 +103,7 @@ fn check_conv(case: &Case, is_transposed: bool) {
     };
     let outside = pad.map_or(Outside::Skip, Outside::Pad);
     let mut all = naive::conv(&geometry, &x, &kernel, &outside, 0.0, fma);
+    let sums = case.rows_of(&all, filters);
     add_bias(&mut all, bias);
     let expected = case.rows_of(&all, filters);
     with_each_isa(|kernels| {
@@ -78,6 +131,25 @@ fn check_conv(case: &Case, is_transposed: bool) {
         }
         assert_same_bits(&out, &expected, &format!("{:?}, {case:?}", kernels.isa()));
     });
+    if !is_transposed {
+        let conv = Conv2d {
+            x: &x,
+            kernel: &kernel,
+            pad,
+            window,
+            channels,
+            filters,
+        };
+        let about = (bias, filters, case.seed);
+        check_ended(
+            &sums,
+            about,
+            &format!("{case:?}"),
+            |kernels, ending, out| {
+                kernels.conv2d_ended_f32(&conv, ending, case.rows.clone(), out);
+            },
+        );
+    }
 }
 
 fn check_depthwise(case: &Case, is_transposed: bool) {
@@ -104,6 +176,7 @@ fn check_depthwise(case: &Case, is_transposed: bool) {
     };
     let outside = pad.map_or(Outside::Skip, Outside::Pad);
     let mut all = naive::depthwise(&geometry, &x, &kernel, &outside, 0.0, fma);
+    let sums = case.rows_of(&all, channels);
     add_bias(&mut all, bias);
     let expected = case.rows_of(&all, channels);
     with_each_isa(|kernels| {
@@ -129,6 +202,24 @@ fn check_depthwise(case: &Case, is_transposed: bool) {
         }
         assert_same_bits(&out, &expected, &format!("{:?}, {case:?}", kernels.isa()));
     });
+    if !is_transposed {
+        let conv = Depthwise {
+            x: &x,
+            kernel: &kernel,
+            pad,
+            window,
+            channels,
+        };
+        let about = (bias, channels, case.seed);
+        check_ended(
+            &sums,
+            about,
+            &format!("{case:?}"),
+            |kernels, ending, out| {
+                kernels.depthwise_ended_f32(&conv, ending, case.rows.clone(), out);
+            },
+        );
+    }
 }
 
 proptest! {
@@ -150,12 +241,27 @@ proptest! {
     }
 
     #[test]
+    fn depthwise_of_3x3_equals_its_definition(
+        mut case in any_case(), size in (0_usize..=12, 0_usize..=24), stride in (1_usize..=3, 1_usize..=2), pad in (0_usize..=3, 0_usize..=3),
+    ) {
+        case.window = Window {
+            kernel_h: 3, kernel_w: 3, in_h: size.0, in_w: size.1,
+            out_h: (size.0 + 2).div_ceil(stride.0), out_w: (size.1 + 2).div_ceil(stride.1),
+            stride_h: stride.0, stride_w: stride.1, dilation_h: 1, dilation_w: 1, pad_top: pad.0, pad_left: pad.1,
+        };
+        case.rows.end = case.rows.end.min(case.window.out_h);
+        case.rows.start = case.rows.start.min(case.rows.end);
+        case.with_pad = false;
+        check_depthwise(&case, false);
+    }
+
+    #[test]
     fn depthwise_transpose_equals_its_definition(case in any_case()) {
         check_depthwise(&case, true);
     }
 
     #[test]
-    fn dense_equals_its_definition(n_rows in 0_usize..40, channels in 1_usize..80, filters in 1_usize..140,
+    fn dense_equals_its_definition(n_rows in prop_oneof![8 => 0_usize..40, 1 => 280_usize..420], channels in 1_usize..80, filters in 1_usize..140,
                                    with_bias: bool, seed: u64) {
         let mut words = Words(seed);
         let (x, kernel) = (words.floats(n_rows * channels), words.floats(channels * filters));
@@ -166,10 +272,13 @@ proptest! {
                 expected.push((0..channels).fold(0.0, |acc, c| fma(acc, x[row * channels + c], kernel[c * filters + filter])));
             }
         }
+        let dense = Dense { x: &x, kernel: &kernel, channels, filters };
+        check_ended(&expected, (bias.as_deref(), filters, seed), "dense", |kernels, ending, out| {
+            kernels.dense_ended_f32(&dense, ending, out);
+        });
         add_bias(&mut expected, bias.as_deref());
         with_each_isa(|kernels| {
             let mut out = vec![f32::NAN; expected.len()];
-            let dense = Dense { x: &x, kernel: &kernel, channels, filters };
             kernels.dense_f32(&dense, bias.as_deref(), &mut out);
             assert_same_bits(&out, &expected, &format!("{:?}", kernels.isa()));
         });
@@ -329,4 +438,57 @@ fn the_largest_magnitude_of_a_channel_tells_infinity_and_nan() {
         );
         assert!(nan.is_nan(), "{:?}", kernels.isa());
     });
+}
+
+#[test]
+fn endings_keep_nan_and_negative_zero() {
+    let values = [
+        f32::NEG_INFINITY,
+        -1.0,
+        5.9,
+        6.0,
+        7.0,
+        f32::INFINITY,
+        f32::NAN,
+        0.5,
+    ];
+    let rectified = [0.0, 0.0, 5.9, 6.0, 6.0, 6.0, f32::NAN, 0.5];
+    for filters in [8, 16, 32, 80] {
+        let tiled = |values: [f32; 8]| -> Vec<f32> {
+            values.iter().copied().cycle().take(filters).collect()
+        };
+        let run = |kernels: Kernels, x: f32, kernel: &[f32], most: Option<f32>| {
+            let (mut out, mut largest) = (vec![9.0; filters], vec![0; filters]);
+            let dense = Dense {
+                x: &[x],
+                kernel,
+                channels: 1,
+                filters,
+            };
+            let ending = Ending {
+                most,
+                largest: Some(&mut largest),
+                ..Ending::default()
+            };
+            kernels.dense_ended_f32(&dense, ending, &mut out);
+            let is_magnitude = |(entry, out): (&u32, &f32)| {
+                let entry = f32::from_bits(*entry);
+                entry.to_bits() == out.abs().to_bits() || (entry.is_nan() && out.is_nan())
+            };
+            assert!(largest.iter().zip(&out).all(is_magnitude), "{kernels:?}");
+            out
+        };
+        with_each_isa(|kernels| {
+            let context = format!("{kernels:?}, {filters} filters");
+            let out = run(kernels, 1.0, &tiled(values), None);
+            assert_same_bits(&out, &tiled(values), &context);
+            let out = run(kernels, 1.0, &tiled(values), Some(6.0));
+            assert_same_bits(&out, &tiled(rectified), &context);
+            // The product underflows to -0.
+            for most in [None, Some(6.0)] {
+                let out = run(kernels, 1e-30, &tiled([-1e-30; 8]), most);
+                assert_same_bits(&out, &tiled([-0.0; 8]), &context);
+            }
+        });
+    }
 }

@@ -95,12 +95,10 @@ impl WeightQuantizer {
         };
         let row_major = weights.as_standard_layout();
         let flat = row_major.as_slice().unwrap_or_default();
-        let runs = || flat.chunks(inner.max(1)).zip((0..n_channels).cycle());
+        let outer_len = (n_channels * inner).max(1);
         let mut ranges = vec![0.0_f32; n_channels];
-        for (run, channel) in runs() {
-            ranges[channel] = run
-                .iter()
-                .fold(ranges[channel], |range, w| range.max(w.abs()));
+        for outer in flat.chunks(outer_len) {
+            raise(&mut ranges, outer, inner);
         }
         let int_max = int_to_f32(self.value_bits.int_max());
         let scales: Vec<f32> = ranges
@@ -109,10 +107,8 @@ impl WeightQuantizer {
             .collect();
         let mut values = ArrayD::zeros(weights.raw_dim());
         if let Some(values) = values.as_slice_mut() {
-            for ((run, channel), values) in runs().zip(values.chunks_mut(inner.max(1))) {
-                for (w, value) in run.iter().zip(values) {
-                    *value = self.integer(*w, scales[channel]);
-                }
+            for (outer, values) in flat.chunks(outer_len).zip(values.chunks_mut(outer_len)) {
+                self.integers(outer, inner, &scales, values);
             }
         }
         let scales = match axis {
@@ -122,11 +118,44 @@ impl WeightQuantizer {
         Ok(QuantizedWeights { values, scales })
     }
 
+    /// Writes the integers of one entry of the axes before the channels', `inner` neighbours a channel.
+    fn integers(self, weights: &[f32], inner: usize, scales: &[f32], values: &mut [i32]) {
+        if inner == 1 {
+            for ((w, scale), value) in weights.iter().zip(scales).zip(values) {
+                *value = self.integer(*w, *scale);
+            }
+            return;
+        }
+        let runs = weights
+            .chunks(inner.max(1))
+            .zip(values.chunks_mut(inner.max(1)));
+        for ((run, values), scale) in runs.zip(scales) {
+            for (w, value) in run.iter().zip(values) {
+                *value = self.integer(*w, *scale);
+            }
+        }
+    }
+
     #[expect(
         clippy::cast_possible_truncation,
         reason = "at most 24 bits after saturation"
     )]
     fn integer(self, weight: f32, scale: f32) -> i32 {
         self.value_bits.saturate(round_half_even(weight / scale)) as i32
+    }
+}
+
+/// Raises the range of each channel to its weights in one entry of the axes before, `inner` neighbours a channel.
+fn raise(ranges: &mut [f32], weights: &[f32], inner: usize) {
+    // Weights are finite, so no maximum has to care for NaN.
+    let larger = |range: f32, w: &f32| if w.abs() > range { w.abs() } else { range };
+    if inner == 1 {
+        for (range, w) in ranges.iter_mut().zip(weights) {
+            *range = larger(*range, w);
+        }
+        return;
+    }
+    for (range, run) in ranges.iter_mut().zip(weights.chunks(inner.max(1))) {
+        *range = run.iter().fold(*range, larger);
     }
 }

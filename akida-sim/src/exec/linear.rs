@@ -73,7 +73,7 @@ enum Kind {
         kernel: [usize; 2],
         steps: Steps,
         padding: Padding,
-        pointwise: Weights,
+        pointwise: Box<Weights>,
         inner: ValueBits,
     },
     Transposed {

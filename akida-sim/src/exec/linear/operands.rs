@@ -54,7 +54,7 @@ impl Operands {
                     kernel: [op.kernel.dim().0, op.kernel.dim().1],
                     steps: Steps::of(op),
                     padding: op.padding,
-                    pointwise: Weights::new(pointwise.iter(), pointwise.ncols(), sums),
+                    pointwise: Box::new(Weights::new(pointwise.iter(), pointwise.ncols(), sums)),
                     inner,
                 };
                 Self::plain(kind, op.kernel.iter(), op.kernel.dim().2, x)

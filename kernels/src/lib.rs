@@ -9,8 +9,8 @@
 //! (kernel row, kernel column, channel), never split and never reassociated, and f32 steps are fused everywhere
 //! (NUMERICS.md F1). Only the payload and sign of a NaN are unspecified.
 //!
-//! This crate is the only one of the workspace with `unsafe`; all of it is in `dispatch`, `row`, `peak`, `finish`
-//! and the modules of `madd` and `vnni`.
+//! This crate is the only one of the workspace with `unsafe`; all of it is in `dispatch`, `row`, `peak`, `finish`,
+//! `lanes` and the modules of `madd` and `vnni`.
 
 mod chain;
 mod contract;
@@ -24,10 +24,12 @@ mod float;
 mod float_products;
 mod integer;
 mod isa;
+mod lanes;
 mod madd;
 mod narrow;
 mod operands;
 mod operations;
+mod packed;
 mod peak;
 mod plan;
 mod products;
@@ -41,10 +43,12 @@ pub use chain::{Accumulator, Activation, Weight};
 pub use ending::Ending;
 pub use finish::{Byte, Extremes, Finish};
 pub use isa::{ISA_VARIABLE, Isa, Kernels};
+pub use lanes::{Lane, Packable};
 pub use narrow::{Clipped, Limit, NarrowCounts, Narrowing, Steps};
 pub use operands::{
     Conv2d, ConvTranspose2d, Dense, Depthwise, DepthwiseTranspose, MaxPool, Window,
 };
+pub use packed::{Packed, PackedConv};
 pub use peak::{Peak, Products};
 pub use summary::Summary;
-pub use vnni::{Lane, Packable, Packed, PackedConv, PackedDepthwise, PackedDepthwiseConv};
+pub use vnni::{PackedDepthwise, PackedDepthwiseConv};

@@ -18,10 +18,11 @@ use crate::finish::{Byte, Extremes, Finish};
 #[cfg(target_arch = "x86_64")]
 use crate::isa::Isa;
 use crate::isa::Kernels;
+use crate::lanes::{Lane, Packable};
 use crate::operands::Window;
 #[cfg(target_arch = "x86_64")]
-use crate::vnni::COLUMNS;
-use crate::vnni::{Lane, Packable, Packed, PackedConv};
+use crate::packed::COLUMNS;
+use crate::packed::{Packed, PackedConv};
 use gather::Patches;
 
 /// Words that are gathered at once, at least a tile of pixels.

@@ -27,11 +27,9 @@ impl Room {
     /// Returns `n` values, whatever they are: the caller writes each of them.
     pub(super) fn take<T: Int>(&mut self, n: usize) -> Vec<T> {
         let spare = T::spare(&mut self.spare);
-        // The smallest that is large enough, or else the largest.
-        let fits = |i: &usize| spare[*i].capacity() >= n;
-        let smallest = (0..spare.len())
-            .filter(fits)
-            .min_by_key(|i| spare[*i].capacity());
+        // The smallest that holds as many, so that none is to be cleared, or else the largest.
+        let holds = (0..spare.len()).filter(|i| spare[*i].len() >= n);
+        let smallest = holds.min_by_key(|i| spare[*i].len());
         let best = smallest.or_else(|| (0..spare.len()).max_by_key(|i| spare[*i].capacity()));
         let mut values = best.map_or_else(Vec::new, |i| spare.swap_remove(i));
         values.resize(n, T::narrow(0));

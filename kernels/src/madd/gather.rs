@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use crate::dispatch::{InstructionSet, Job, dispatch};
 use crate::isa::Kernels;
-use crate::vnni::{Lane, Packable, PackedConv};
+use crate::lanes::{Lane, Packable};
+use crate::packed::PackedConv;
 
 /// Activations that are copied at once.
 const STEP: usize = 16;

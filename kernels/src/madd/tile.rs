@@ -1,7 +1,8 @@
 //! Matrix products of patches and packed words, tile by tile.
 #![cfg(target_arch = "x86_64")]
 
-use crate::vnni::{COLUMNS as BLOCK, Lane, Line, Packed, Run};
+use crate::lanes::Lane;
+use crate::packed::{COLUMNS as BLOCK, Line, Packed, Run};
 
 /// The kernel's part of a block of columns.
 struct Operands<'a> {

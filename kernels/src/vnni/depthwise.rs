@@ -11,11 +11,12 @@ mod turn;
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::{Line, Packable};
 use crate::contract::{check_len, check_window};
 use crate::finish::{Byte, Extremes, Finish};
 use crate::isa::Kernels;
+use crate::lanes::Packable;
 use crate::operands::Window;
+use crate::packed::Line;
 use crate::quads::{self, BYTES, Block, Numbers, QUAD, WIDTH};
 use multiply::Task;
 

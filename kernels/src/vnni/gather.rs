@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use super::tile::ROWS;
-use super::{Lane, Packable, PackedConv, RowLayout};
+use crate::lanes::{Lane, Packable};
+use crate::packed::{PackedConv, RowLayout};
 
 /// Activations that are gathered at once at most: they stay in the first cache, beside the weights.
 const GATHERED: usize = 1 << 14;

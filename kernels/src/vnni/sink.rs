@@ -7,7 +7,6 @@ use std::arch::x86_64::{
     _mm512_storeu_si512,
 };
 
-use super::COLUMNS;
 #[cfg(target_arch = "x86_64")]
 use super::finish::{WIDTH, load, pack};
 #[cfg(target_arch = "x86_64")]
@@ -15,6 +14,7 @@ use super::tile::{Place, Sums};
 #[cfg(target_arch = "x86_64")]
 use crate::finish::Tables;
 use crate::finish::{Byte, Extremes, Finish};
+use crate::packed::COLUMNS;
 
 /// Takes tiles of sums, a block of columns after the other.
 pub(super) trait Sink {

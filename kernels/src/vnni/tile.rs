@@ -1,11 +1,12 @@
 //! Matrix products of patches and packed kernels, tile by tile.
 
 #[cfg(target_arch = "x86_64")]
-use super::Line;
-#[cfg(target_arch = "x86_64")]
 use super::sink::Ends;
 use super::sink::Sink;
-use super::{COLUMNS, Lane, Packed, Run};
+use crate::lanes::Lane;
+#[cfg(target_arch = "x86_64")]
+use crate::packed::Line;
+use crate::packed::{COLUMNS, Packed, Run};
 
 /// Rows of the largest tile: 24 accumulators leave room for two vectors of weights, one of activations, and for the
 /// results of the tile before, which are finished meanwhile.

@@ -10,8 +10,10 @@ use std::arch::x86_64::{
     _mm512_store_si512, _mm512_storeu_si512,
 };
 
-use super::{BYTES, Band, Line, Numbers, Packable, Plan, QUAD, Quad, WIDTH};
+use super::{BYTES, Band, Numbers, Plan, QUAD, Quad, WIDTH};
 use crate::finish::{Byte, Extremes, QuadTables};
+use crate::lanes::Packable;
+use crate::packed::Line;
 
 /// What a block of channels is multiplied with, and what its sums were so far.
 pub(super) struct Task<'a> {
@@ -67,23 +69,25 @@ impl<'a> Task<'a> {
         }
     }
 
-    /// Adds the ends of a band's sums; returns whether the last step clips one.
+    /// Adds the ends of a band's sums; returns of which vectors the last step clips one.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-    fn add(&mut self, ends: &[Numbers; 2]) -> bool {
-        let mut clips = 0;
-        for vector in 0..QUAD {
+    fn add(&mut self, ends: &[Numbers; 2]) -> [bool; QUAD] {
+        let mut clips = [false; QUAD];
+        for (vector, clips) in clips.iter_mut().enumerate() {
             // SAFETY: this function is compiled for the instructions.
             unsafe {
                 let (lo, hi) = (numbers(&ends[0], vector), numbers(&ends[1], vector));
-                clips |= _mm512_cmplt_epi32_mask(lo, numbers(&self.tables.below, vector));
-                clips |= _mm512_cmplt_epi32_mask(numbers(&self.tables.above, vector), hi);
+                let (below, above) = (&self.tables.below, &self.tables.above);
+                *clips = _mm512_cmplt_epi32_mask(lo, numbers(below, vector))
+                    | _mm512_cmplt_epi32_mask(numbers(above, vector), hi)
+                    != 0;
                 let lo = _mm512_min_epi32(lo, numbers(&self.least, vector));
                 let hi = _mm512_max_epi32(hi, numbers(&self.most, vector));
                 put(&mut self.least, vector, lo);
                 put(&mut self.most, vector, hi);
             }
         }
-        clips != 0
+        clips
     }
 }
 
@@ -145,10 +149,11 @@ fn any_rows<X: Packable<i8>, O: Byte, const W: usize, const S: usize>(
         (_, 2 | 3) => results::<X, O, 1, 2, W, S>(task, band, columns, (out, &mut ends)),
         _ => results::<X, O, 1, 4, W, S>(task, band, columns, (out, &mut ends)),
     }
-    if task.add(&ends) {
+    let clips = task.add(&ends);
+    if clips.contains(&true) {
         task.clipped += match band.n_rows {
-            2 => clipped::<X, 2, W, S>(task, band, columns),
-            _ => clipped::<X, 1, W, S>(task, band, columns),
+            2 => clipped::<X, 2, W, S>(task, band, columns, clips),
+            _ => clipped::<X, 1, W, S>(task, band, columns, clips),
         };
     }
 }
@@ -313,13 +318,14 @@ unsafe fn sums<const R: usize, const C: usize, const W: usize, const S: usize>(
     }
 }
 
-/// Returns how many sums of a band the last step clips.
+/// Returns how many sums of a band the last step clips; only those of some vectors are looked at.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
 #[inline(never)]
 fn clipped<X: Packable<i8>, const R: usize, const W: usize, const S: usize>(
     task: &Task<'_>,
     band: &Band<'_, X>,
     columns: &Columns<'_>,
+    clips: [bool; QUAD],
 ) -> u64 {
     let plan = band.plan;
     let mut count = 0;
@@ -333,7 +339,7 @@ fn clipped<X: Packable<i8>, const R: usize, const W: usize, const S: usize>(
                 lanes |= 15 << (4 * lane);
             }
         }
-        for q in 0..QUAD {
+        for q in (0..QUAD).filter(|q| clips[*q]) {
             // SAFETY: this function is compiled for the instructions.
             unsafe {
                 let tables = task.tables;

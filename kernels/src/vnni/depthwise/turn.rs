@@ -8,7 +8,8 @@ use std::arch::x86_64::{
     _mm512_unpacklo_epi8, _mm512_unpacklo_epi16, _mm512_xor_si512,
 };
 
-use super::{Band, Packable, Quad, ROWS};
+use super::{Band, Quad, ROWS};
+use crate::lanes::Packable;
 
 /// Writes the bytes of four input rows beside one another, channel by channel, a quad a column.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
@@ -53,7 +54,18 @@ fn turn_parts<X: Packable<i8>, const PARTS: usize>(
     for (first, start) in firsts.iter_mut().zip(plan.starts) {
         *first = (start + band.columns.start) * window.stride_w;
     }
-    for (number, column) in columns.iter_mut().enumerate() {
+    // Columns at which every part is inside.
+    let from = firsts
+        .iter()
+        .map(|first| window.pad_left.saturating_sub(*first));
+    let to = firsts.iter().map(|first| {
+        let end = window.pad_left + window.in_w;
+        end.saturating_sub(*first)
+    });
+    let n = columns.len();
+    let to = to.min().unwrap_or(0).min(n);
+    let from = from.max().unwrap_or(0).min(to);
+    for number in (0..from).chain(to..n) {
         // Where each part of a row reads, and whether it is inside.
         let (mut places, mut inside) = ([plan.block.first; PARTS], [0; PARTS]);
         for part in 0..PARTS {
@@ -65,7 +77,18 @@ fn turn_parts<X: Packable<i8>, const PARTS: usize>(
         }
         // SAFETY: this function is compiled for the instructions. A row begins at a whole row of the image, and the
         // bytes that are read are the channels of a block of one of its pixels.
-        unsafe { turn_column(&rows, &places, &inside, column) };
+        unsafe { turn_column(&rows, &places, &inside, &mut columns[number]) };
+    }
+    let mut places = firsts.map(|first| {
+        let col = (first + from).wrapping_sub(window.pad_left);
+        col.wrapping_mul(channels).wrapping_add(plan.block.first)
+    });
+    for column in &mut columns[from..to] {
+        // SAFETY: as above.
+        unsafe { turn_column(&rows, &places, &[u64::MAX; PARTS], column) };
+        for place in &mut places {
+            *place += channels;
+        }
     }
 }
 

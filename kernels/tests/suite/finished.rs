@@ -94,6 +94,57 @@ impl Layer {
     }
 }
 
+/// Checks what the steps came to: largest magnitudes, clips, and the ends of the results.
+fn assert_summary(layer: &Layer, finish: &Finish, sums: &[i128], extremes: &Extremes) {
+    let n = layer.channels.len();
+    if sums.is_empty() {
+        return;
+    }
+    let results = layer.expected(sums).0;
+    let ends = |is_least: bool| -> Vec<i32> {
+        let end = |c: usize| {
+            let channel = results.iter().skip(c).step_by(n).map(|v| *v as i32);
+            let end = if is_least {
+                channel.min()
+            } else {
+                channel.max()
+            };
+            end.unwrap_or_default()
+        };
+        (0..n).map(end).collect()
+    };
+    let mut largest = [0_i128; 4];
+    for (i, sum) in sums.iter().enumerate() {
+        let channel = layer.channels[i.rem_euclid(n)];
+        let v = sum + i128::from(channel.bias);
+        let rectified = if layer.rectifies {
+            v.clamp(0, channel.top.into())
+        } else {
+            v
+        };
+        let product = rectified * i128::from(channel.scale);
+        let divisor = 1_i128 << channel.right;
+        let shifted = (2 * product + divisor).div_euclid(2 * divisor);
+        for (largest, v) in largest.iter_mut().zip([*sum, v, product, shifted]) {
+            *largest = (*largest).max(v.abs());
+        }
+    }
+    with_each_isa(|kernels| {
+        let summary = kernels.summarize(finish, extremes);
+        let summary = summary.expect("no step before the last clips");
+        let counts = &summary.counts;
+        let steps = [counts.sum, counts.bias, counts.scale, counts.shift];
+        assert_eq!(
+            steps.map(|step| i128::from(step.max_abs)),
+            largest,
+            "{layer:?}"
+        );
+        assert_eq!(steps.map(|step| step.n), [0, 0, 0, extremes.clipped]);
+        assert_eq!(summary.least, ends(true), "{layer:?}");
+        assert_eq!(summary.most, ends(false), "{layer:?}");
+    });
+}
+
 /// Checks the results of one way to compute them.
 fn assert_finished<O: Byte + Into<i128>>(
     layer: &Layer,
@@ -111,6 +162,31 @@ fn assert_finished<O: Byte + Into<i128>>(
     assert_eq!(extremes.least[..n], want.least, "{layer:?}");
     assert_eq!(extremes.most[..n], want.most, "{layer:?}");
     assert_eq!(extremes.clipped, want.clipped, "{layer:?}");
+    assert_summary(layer, finish, sums, &extremes);
+}
+
+#[test]
+fn sums_that_an_early_step_clips_have_no_summary() {
+    let inside = Limit { lo: -100, hi: 100 };
+    let wide = Limit {
+        lo: -(1 << 40),
+        hi: 1 << 40,
+    };
+    let steps = Steps {
+        sum: Some(inside),
+        scale: Some((vec![3], wide)),
+        shift: Some((vec![-4], Limit { lo: -128, hi: 127 })),
+        ..Steps::default()
+    };
+    let finish = Finish::new(&steps, 1, 1 << 10).expect("the steps fit in 32 bits");
+    with_each_isa(|kernels| {
+        for (sums, is_safe) in [([-100, 100], true), ([-101, 0], false), ([0, 101], false)] {
+            let (mut out, mut extremes) = ([0_i8; 2], Extremes::new(&finish));
+            kernels.finish(&finish, &sums, &mut out, &mut extremes);
+            let summary = kernels.summarize(&finish, &extremes);
+            assert_eq!(summary.is_some(), is_safe, "{sums:?}");
+        }
+    });
 }
 
 fn check<X, L, O>(case: &Case, bounds: (i128, i128), rectifies: bool, bits: u32)

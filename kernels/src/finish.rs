@@ -50,7 +50,7 @@ macro_rules! byte {
 byte!(u8, false, #[expect(clippy::cast_sign_loss, reason = "the low bits are asked for")]);
 byte!(i8, true);
 
-/// [`Steps`] that end in a byte and stay in an `i32`, one entry a channel.
+/// [`Steps`] that end in a byte and stay in an `i32`, one entry a channel. NUMERICS.md E2.
 ///
 /// ```text
 /// v   = sum + bias

@@ -95,7 +95,7 @@ impl<L: Lane> Packed<L> {
         }
     }
 
-    /// Returns the packed form of a kernel `[rows, filters]` whose row `r` counts `2^shifts[r]` times.
+    /// Returns the packed form of a kernel `[rows, filters]` whose row `r` counts `2^shifts[r]` times. NUMERICS.md E1.
     ///
     /// Rows of one shift meet the activations together, those of the largest first: then the sums so far are shifted,
     /// and the next rows follow. So a group of neighbouring rows costs a lane for each shift in it; see

@@ -1,7 +1,7 @@
 //! The order in which channels are stored between layers.
 //!
 //! A convolution whose input channels have several binary points multiplies the channels of one shift together
-//! (`kernels::Packed::shifted`). That is cheapest where they are neighbours. Between layers nobody sees the order of the
+//! (`kernels::Packed::shifted`; NUMERICS.md E1). That is cheapest where they are neighbours. Between layers nobody sees the order of the
 //! channels, so the layers before such a convolution write them sorted: the filters of a convolution are written in
 //! another order, and the depthwise convolutions on the way keep it.
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use float_model::{Graph, GraphError, GraphMemory, Layer, NodeId, Watch};
+use kernels::Kernels;
 use ndarray::{ArrayD, ArrayViewD, Axis};
 use quantizer_core::PerAxis;
 
@@ -306,8 +307,13 @@ fn check_integers(
         return Ok(());
     };
     let fits = |v: f32| (lo..=hi).contains(&v) && is_whole(v);
+    let kernels = Kernels::active();
     for (i, item) in batch.outer_iter().enumerate() {
-        if every(&item, fits) {
+        let integers = limits_of(lo, hi);
+        if item
+            .as_slice()
+            .is_some_and(|item| kernels.are_whole_numbers(item, integers))
+        {
             continue;
         }
         if let Some(value) = item.iter().find(|v| !fits(**v)) {
@@ -319,6 +325,15 @@ fn check_integers(
         }
     }
     Ok(())
+}
+
+/// Returns the limits of an integer type; the largest `i32` is below its float.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a limit that is no `i32` becomes the nearest one"
+)]
+const fn limits_of(lo: f32, hi: f32) -> (i32, i32) {
+    (lo as i32, hi as i32)
 }
 
 /// Returns whether a number within the integer types, of at most 32 bits, is whole: then it comes back unchanged.
@@ -343,6 +358,12 @@ pub(crate) fn every(item: &ArrayViewD<'_, f32>, fits: impl Fn(f32) -> bool) -> b
 }
 
 fn check_finite(batch: &ArrayD<f32>, first: usize) -> Result<(), CalibrationError> {
+    let kernels = Kernels::active();
+    // Bytes, as most samples are, need one look.
+    let is_short = |x: &[f32]| kernels.are_whole_numbers(x, (-65_536, 65_535));
+    if batch.as_slice().is_some_and(is_short) {
+        return Ok(());
+    }
     let bad = batch
         .outer_iter()
         .position(|item| !every(&item, f32::is_finite));

@@ -35,6 +35,22 @@ impl Kernels {
         fits
     }
 
+    /// Returns whether all of `x` are whole numbers in `lo..=hi`.
+    #[must_use]
+    pub fn are_whole_numbers(self, x: &[f32], (lo, hi): (i32, i32)) -> bool {
+        let mut fits = true;
+        let fits_now = &mut fits;
+        dispatch(
+            self,
+            AreWhole {
+                x,
+                range: (lo, hi),
+                fits: fits_now,
+            },
+        );
+        fits
+    }
+
     /// Lowers `least` and raises `most`, one entry a channel, to the values of `x`, `[pixels, channels]`.
     ///
     /// # Panics
@@ -104,6 +120,33 @@ impl<T: Activation> Job for Whole<'_, T> {
         } else {
             long(self.x, (lo, hi), self.out)
         };
+    }
+}
+
+struct AreWhole<'a> {
+    x: &'a [f32],
+    range: (i32, i32),
+    fits: &'a mut bool,
+}
+
+impl Job for AreWhole<'_> {
+    fn n_columns(&self) -> usize {
+        self.x.len()
+    }
+
+    #[inline(always)]
+    fn run<S: InstructionSet, const P: usize, const N: usize>(self, _set: S) {
+        let (lo, hi) = self.range;
+        // Nothing is kept of the numbers: a few places for them stay in the nearest cache.
+        let mut room = [0_i32; WIDTH];
+        *self.fits = self.x.chunks(WIDTH).fold(true, |all, x| {
+            let out = &mut room[..x.len()];
+            all & if lo >= -SHORT && hi <= SHORT {
+                short(x, (lo, hi), out)
+            } else {
+                long(x, (lo, hi), out)
+            }
+        });
     }
 }
 

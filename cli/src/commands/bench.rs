@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use bitproof::akida_sim::{InputKind, QuantizedOp};
 use bitproof::calibration::{IntegerRange, RandomSource, SampleSource};
-use bitproof::float_model::Dtype;
+use bitproof::float_model::{Dtype, Shape};
 use bitproof::{
     AnyModel, Executor, Graph, QuantizeOptions, QuantizedModel, Samples, calibrate_ranges, load,
 };
@@ -83,23 +83,32 @@ fn integer_runs(model: &QuantizedModel, args: &BenchArgs) -> Result<Vec<Duration
 
 /// Returns how long each step of a calibration took, observers included.
 ///
-/// The batch of a file passes once an epoch; random images are new ones in each step.
+/// The images lie in memory, and pass once an epoch: to draw them or to read them from a file is no part of a step.
 fn calibration_steps(graph: &Graph, args: &BenchArgs) -> Result<Vec<Duration>> {
     let batch = args.batch.get();
     let n_steps = args.runs.get().checked_add(1);
-    let n_images = n_steps.and_then(|n| n.checked_mul(batch));
-    let (Some(n_steps), Some(n_images)) = (n_steps, n_images) else {
-        bail!("--batch times --runs: too many images");
-    };
-    let (samples, num_samples, epochs) = match &args.inputs {
-        Some(path) => (file(path), batch, n_steps),
-        None => (Samples::Random, n_images, 1),
+    let n_steps = n_steps.filter(|n| n.checked_mul(batch).is_some());
+    let epochs = n_steps.context("--batch times --runs: too many images")?;
+    let input = inputs::float_input(graph)?;
+    let samples = match &args.inputs {
+        Some(path) => {
+            let mut source = inputs::open(file(path), &input)?;
+            let images = batch_of(source.as_mut(), path, batch)?;
+            if source.is_integer() {
+                Samples::Integers(images)
+            } else {
+                Samples::Floats(images)
+            }
+        }
+        None => {
+            let range = IntegerRange { low: 0, high: 255 };
+            Samples::Integers(drawn(&input, range, args)?)
+        }
     };
     let options = QuantizeOptions {
-        num_samples: Some(num_samples),
+        num_samples: Some(batch),
         batch_size: Some(batch),
         epochs,
-        seed: args.seed,
         ..QuantizeOptions::default()
     };
     let mut moments = Vec::new();
@@ -119,6 +128,11 @@ fn file(path: &Path) -> Samples {
 /// Returns the first images of a file.
 fn images_of_file(path: &Path, model: &QuantizedModel, batch: usize) -> Result<ArrayD<f32>> {
     let mut source = inputs::open(file(path), &inputs::quantized_input(model)?)?;
+    batch_of(source.as_mut(), path, batch)
+}
+
+/// Returns the first images of a source.
+fn batch_of(source: &mut dyn SampleSource, path: &Path, batch: usize) -> Result<ArrayD<f32>> {
     let images = source.next_batch(batch)?;
     let n_images = images.len_of(Axis(0));
     if n_images < batch {
@@ -147,9 +161,14 @@ fn random_images(model: &QuantizedModel, args: &BenchArgs) -> Result<ArrayD<f32>
             Dtype::UInt8 | Dtype::Int32 | Dtype::Float32 => (0, 255),
         },
     };
-    let shape: Option<Vec<usize>> = inputs::quantized_input(model)?.iter().copied().collect();
-    let shape = shape.context("the model leaves extents of its input open")?;
     let range = IntegerRange { low, high };
+    drawn(&inputs::quantized_input(model)?, range, args)
+}
+
+/// Returns a batch of random integers for an input.
+fn drawn(input: &Shape, range: IntegerRange, args: &BenchArgs) -> Result<ArrayD<f32>> {
+    let shape: Option<Vec<usize>> = input.iter().copied().collect();
+    let shape = shape.context("the model leaves extents of its input open")?;
     let mut source = RandomSource::new(args.seed, range, args.batch.get(), shape);
     Ok(source.next_batch(args.batch.get())?)
 }

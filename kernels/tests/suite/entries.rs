@@ -38,6 +38,35 @@ proptest! {
     }
 
     #[test]
+    fn whole_numbers_are_those_without_a_fraction(
+        numbers in prop::collection::vec(any_float(), 1..80),
+        range in prop_oneof![
+            Just((-4, 3)),
+            Just((0, 255)),
+            Just((-(1 << 22), 1 << 22)),
+            Just((-(1 << 22) - 1, 1 << 23)),
+            Just((i32::MIN, i32::MAX)),
+        ],
+    ) {
+        let fits = |v: &f32| {
+            let v = f64::from(*v);
+            v.fract() == 0.0 && f64::from(range.0) <= v && v <= f64::from(range.1)
+        };
+        let whole: Vec<f32> = numbers.iter().copied().filter(fits).collect();
+        let integers: Vec<i32> = whole.iter().map(|v| *v as i32).collect();
+        with_each_isa(|kernels| {
+            let mut out = vec![77; whole.len()];
+            assert!(kernels.whole_numbers(&whole, range, &mut out), "{whole:?}");
+            assert_eq!(out, integers, "the same numbers");
+            assert!(kernels.are_whole_numbers(&whole, range), "{whole:?}");
+            let all = whole.len() == numbers.len();
+            let mut out = vec![77; numbers.len()];
+            assert_eq!(kernels.whole_numbers(&numbers, range, &mut out), all, "{numbers:?}");
+            assert_eq!(kernels.are_whole_numbers(&numbers, range), all, "{numbers:?}");
+        });
+    }
+
+    #[test]
     fn rectifiers_in_place_have_the_bits_of_others(
         bits in prop::collection::vec(any::<u32>(), 0..300),
         most in prop_oneof![Just(6.0_f32), Just(f32::INFINITY), Just(f32::MIN_POSITIVE)],
@@ -52,6 +81,16 @@ proptest! {
             assert_eq!(to_bits(&same), to_bits(&out), "{x:?}");
         });
     }
+}
+
+/// Floats of any bits, halves, and those around powers of two.
+fn any_float() -> impl Strategy<Value = f32> {
+    let half = (-40_i16..=40).prop_map(|v| f32::from(v) / 2.0);
+    let edge = (20_u32..=32, -2_i32..=2, any::<bool>()).prop_map(|(power, steps, sign)| {
+        let bits = (127 + power) << 23;
+        f32::from_bits(bits.wrapping_add_signed(steps)).copysign(if sign { 1.0 } else { -1.0 })
+    });
+    prop_oneof![1 => any::<u32>().prop_map(f32::from_bits), 6 => half, 3 => edge]
 }
 
 #[test]

@@ -139,7 +139,11 @@ fn assert_summary(layer: &Layer, finish: &Finish, sums: &[i128], extremes: &Extr
             largest,
             "{layer:?}"
         );
-        assert_eq!(steps.map(|step| step.n), [0, 0, 0, extremes.clipped]);
+        assert_eq!(
+            steps.map(|step| step.n),
+            [0, 0, 0, extremes.clipped],
+            "only the last step clips"
+        );
         assert_eq!(summary.least, ends(true), "{layer:?}");
         assert_eq!(summary.most, ends(false), "{layer:?}");
     });

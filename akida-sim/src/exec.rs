@@ -44,9 +44,17 @@ pub use tensor::{Tensor, Values};
 pub struct Executor<'m> {
     model: &'m QuantizedModel,
     plans: Vec<NodePlan>,
+    /// Images that pass through the network together where nobody looks at the layers.
+    group: usize,
     /// Buffers of walks that ended, one for each that ran at the same time.
     rooms: Mutex<Vec<Room>>,
 }
+
+/// Values of a layer's output that a group of images has at most: about as many as a core's own cache holds.
+const GROUP_VALUES: usize = 1 << 20;
+
+/// Images that pass through a small network together at most.
+const MOST_IMAGES: usize = 8;
 
 #[derive(Debug)]
 struct NodePlan {
@@ -134,6 +142,7 @@ impl<'m> Executor<'m> {
         Self {
             model,
             plans,
+            group: group_of(model),
             rooms: Mutex::default(),
         }
     }
@@ -157,11 +166,15 @@ impl<'m> Executor<'m> {
                 n_threads < 2,
             );
         }
-        let is_shared = n_items >= 2 * n_threads || n_threads < 2;
-        let runs: Result<Vec<Run>, ModelError> = (0..n_items)
+        // Each thread gets at least one group, and a layer runs on one thread where there are more.
+        let group = self.group.min(n_items.div_ceil(n_threads));
+        let n_groups = n_items.div_ceil(group);
+        let is_shared = n_groups >= 2 * n_threads || n_threads < 2;
+        let runs: Result<Vec<Run>, ModelError> = (0..n_groups)
             .into_par_iter()
-            .map(|item| {
-                let input = input.slice_axis(Axis(0), Slice::from(item..item + 1));
+            .map(|number| {
+                let end = n_items.min((number + 1) * group);
+                let input = input.slice_axis(Axis(0), Slice::from(number * group..end));
                 self.walk(input, &mut ModelMemory::default(), None, is_shared)
             })
             .collect();
@@ -356,6 +369,19 @@ struct Inputs<'a> {
     tensors: Vec<&'a Tensor>,
     /// Ends of the channels of the first, if its layer knows them.
     ends: Option<&'a Ends>,
+}
+
+/// Returns how many images pass through a network together: large tensors stay in the caches alone.
+fn group_of(model: &QuantizedModel) -> usize {
+    let extents = |node: &QuantizedNode| -> Option<usize> {
+        let mut extents = node.shape.iter();
+        extents.try_fold(1_usize, |n, extent| n.checked_mul((*extent)?))
+    };
+    let values: Option<Vec<usize>> = model.nodes.iter().map(extents).collect();
+    let largest = values.and_then(|values| values.into_iter().max());
+    largest.map_or(1, |n| {
+        GROUP_VALUES.div_euclid(n.max(1)).clamp(1, MOST_IMAGES)
+    })
 }
 
 /// Returns the runs of consecutive items as one.

@@ -27,6 +27,16 @@ impl Geometry {
             return None;
         };
         let (kernel, strides, dilation) = plan.kind.window()?;
+        if matches!(plan.kind, Kind::Conv { .. }) && kernel == [1, 1] && strides == [1, 1] {
+            // Each pixel stands alone: those of all images are rows of one.
+            return Some(Self {
+                n_rows: batch * in_h,
+                row_len: in_w,
+                out_shape: vec![batch, in_h, in_w, plan.out_channels],
+                channels,
+                window: Window::pointwise(batch * in_h, in_w),
+            });
+        }
         let (out_h, pad_top) = plan.kind.axis(in_h, 0)?;
         let (out_w, pad_left) = plan.kind.axis(in_w, 1)?;
         let window = Window {

@@ -5,12 +5,14 @@ mod elementwise;
 mod entry;
 mod epilogue;
 mod fusion;
+mod groups;
 mod linear;
 mod order;
 mod room;
 mod sequence;
 mod single;
 mod tensor;
+mod walk;
 mod weights;
 
 use float_model::{Dtype, GraphMemory, apply_step};
@@ -23,6 +25,7 @@ use quantizer_core::round::round_half_even;
 use quantizer_core::tensor::int_to_f32;
 use quantizer_core::{Counters, QFormat, Stage, StageCount};
 use rayon::prelude::*;
+use std::ops::Range;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::ModelError;
@@ -30,9 +33,11 @@ use crate::model::{InputKind, QuantizedModel, QuantizedNode, QuantizedOp};
 use bounds::{Interval, output_interval};
 use epilogue::{Ends, Epilogue};
 use fusion::{Fusion, fuse};
+use groups::Groups;
 use linear::{LinearPlan, State};
 use room::Room;
 use tensor::{Int, Storage, with_ints, with_storage};
+use walk::Walk;
 
 pub use tensor::{Tensor, Values};
 
@@ -44,17 +49,11 @@ pub use tensor::{Tensor, Values};
 pub struct Executor<'m> {
     model: &'m QuantizedModel,
     plans: Vec<NodePlan>,
-    /// Images that pass through the network together where nobody looks at the layers.
-    group: usize,
+    /// Which images pass through the network together where nobody looks at the layers.
+    groups: Groups,
     /// Buffers of walks that ended, one for each that ran at the same time.
     rooms: Mutex<Vec<Room>>,
 }
-
-/// Values of a layer's output that a group of images has at most: about as many as a core's own cache holds.
-const GROUP_VALUES: usize = 1 << 20;
-
-/// Images that pass through a small network together at most.
-const MOST_IMAGES: usize = 8;
 
 #[derive(Debug)]
 struct NodePlan {
@@ -141,8 +140,8 @@ impl<'m> Executor<'m> {
         fuse(model, &intervals, &mut plans);
         Self {
             model,
+            groups: Groups::of(model, &plans),
             plans,
-            group: group_of(model),
             rooms: Mutex::default(),
         }
     }
@@ -167,7 +166,7 @@ impl<'m> Executor<'m> {
             );
         }
         // Each thread gets at least one group, and a layer runs on one thread where there are more.
-        let group = self.group.min(n_items.div_ceil(n_threads));
+        let group = self.groups.n_images.min(n_items.div_ceil(n_threads));
         let n_groups = n_items.div_ceil(group);
         let is_shared = n_groups >= 2 * n_threads || n_threads < 2;
         let runs: Result<Vec<Run>, ModelError> = (0..n_groups)
@@ -175,7 +174,7 @@ impl<'m> Executor<'m> {
             .map(|number| {
                 let end = n_items.min((number + 1) * group);
                 let input = input.slice_axis(Axis(0), Slice::from(number * group..end));
-                self.walk(input, &mut ModelMemory::default(), None, is_shared)
+                self.walk_group(input, is_shared)
             })
             .collect();
         joined(runs?)
@@ -215,6 +214,32 @@ impl<'m> Executor<'m> {
         self.walk(input.view(), memory, Some(observer), false)
     }
 
+    /// Runs a group of images: the first layers image by image, the others together.
+    fn walk_group(&self, input: ArrayViewD<'_, f32>, is_shared: bool) -> Result<Run, ModelError> {
+        let n_items = input.len_of(Axis(0));
+        if self.groups.first == 0 || n_items < 2 {
+            return self.walk(input, &mut ModelMemory::default(), None, is_shared);
+        }
+        let mut memory = ModelMemory::default();
+        self.in_room(is_shared, |room| {
+            let mut all: Option<Walk> = None;
+            for item in 0..n_items {
+                let input = input.slice_axis(Axis(0), Slice::from(item..=item));
+                let mut walk = Walk::new(self.model);
+                let nodes = 0..self.groups.first;
+                self.steps(nodes, &input, &mut walk, (&mut memory, &mut None, room))?;
+                match &mut all {
+                    Some(all) => all.join(walk, self.groups.first - 1)?,
+                    None => all = Some(walk),
+                }
+            }
+            let mut walk = all.unwrap_or_else(|| Walk::new(self.model));
+            let nodes = self.groups.first..self.model.nodes.len();
+            self.steps(nodes, &input, &mut walk, (&mut memory, &mut None, room))?;
+            Ok(walk.end(self.model))
+        })
+    }
+
     /// Runs every layer; without an observer, some together with their rectifiers.
     ///
     /// `is_shared` says that other walks occupy the other threads.
@@ -222,74 +247,81 @@ impl<'m> Executor<'m> {
         &self,
         input: ArrayViewD<'_, f32>,
         memory: &mut ModelMemory,
-        observer: Observer<'_>,
+        mut observer: Observer<'_>,
         is_shared: bool,
+    ) -> Result<Run, ModelError> {
+        self.in_room(is_shared, |room| {
+            let mut walk = Walk::new(self.model);
+            let nodes = 0..self.model.nodes.len();
+            self.steps(nodes, &input, &mut walk, (memory, &mut observer, room))?;
+            Ok(walk.end(self.model))
+        })
+    }
+
+    /// Calls `run` with the buffers of a walk that ended.
+    fn in_room(
+        &self,
+        is_shared: bool,
+        run: impl FnOnce(&mut Room) -> Result<Run, ModelError>,
     ) -> Result<Run, ModelError> {
         let rooms = || self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
         let mut room = rooms().pop().unwrap_or_default();
         room.is_shared = is_shared;
-        let run = self.walk_in(input, memory, observer, &mut room);
+        let run = run(&mut room);
         rooms().push(room);
         run
     }
 
-    fn walk_in(
+    /// Runs some of the nodes.
+    fn steps(
         &self,
-        input: ArrayViewD<'_, f32>,
-        memory: &mut ModelMemory,
-        mut observer: Observer<'_>,
-        room: &mut Room,
-    ) -> Result<Run, ModelError> {
-        memory
-            .integers
-            .resize_with(self.model.nodes.len(), Memory::default);
+        range: Range<usize>,
+        input: &ArrayViewD<'_, f32>,
+        walk: &mut Walk,
+        (memory, observer, room): (&mut ModelMemory, &mut Observer<'_>, &mut Room),
+    ) -> Result<(), ModelError> {
         let nodes = &self.model.nodes;
-        let mut n_uses = count_uses(self.model);
-        let mut tensors: Vec<Option<Tensor>> = nodes.iter().map(|_| None).collect();
-        let mut ends: Vec<Option<Ends>> = nodes.iter().map(|_| None).collect();
-        let mut counters = vec![Counters::default(); nodes.len()];
+        memory.integers.resize_with(nodes.len(), Memory::default);
         check_single_input(self.model)?;
-        for (index, node) in nodes.iter().enumerate() {
+        for index in range {
             let plan = &self.plans[index];
             if plan.is_fused && observer.is_none() {
                 continue;
             }
             let fusion = plan.fusion.as_ref().filter(|_| observer.is_none());
-            let taken = fusion.map_or(&node.inputs, |fusion| &nodes[fusion.linear].inputs);
+            let taken = fusion.map_or(&nodes[index].inputs, |fusion| &nodes[fusion.linear].inputs);
             let inputs = Inputs {
-                tensors: taken.iter().filter_map(|i| tensors[*i].as_ref()).collect(),
-                ends: taken.first().and_then(|i| ends[*i].as_ref()),
+                tensors: taken
+                    .iter()
+                    .filter_map(|i| walk.tensors[*i].as_ref())
+                    .collect(),
+                ends: taken.first().and_then(|i| walk.ends[*i].as_ref()),
             };
-            let (output, output_ends) = match fusion {
+            let (output, ends) = match fusion {
                 Some(fusion) => {
-                    self.run_fusion(fusion, index, &inputs, (memory, &mut counters, room))?
+                    let counters = walk.counters.as_mut_slice();
+                    self.run_fusion(fusion, index, &inputs, (memory, counters, room))?
                 }
                 None => {
-                    let counters = &mut counters[index];
-                    self.run_node(index, &inputs, &input, (memory, counters, room))?
+                    let counters = &mut walk.counters[index];
+                    self.run_node(index, &inputs, input, (memory, counters, room))?
                 }
             };
-            if let Some(observer) = &mut observer {
+            if let Some(observer) = observer {
                 observer(index, &output);
             }
-            tensors[index] = Some(output);
-            ends[index] = output_ends;
+            walk.tensors[index] = Some(output);
+            walk.ends[index] = ends;
             for i in taken {
-                n_uses[*i] -= 1;
-                if n_uses[*i] == 0
-                    && let Some(tensor) = tensors[*i].take()
+                walk.n_uses[*i] -= 1;
+                if walk.n_uses[*i] == 0
+                    && let Some(tensor) = walk.tensors[*i].take()
                 {
                     room.put(tensor.values);
                 }
             }
         }
-        let outputs = self
-            .model
-            .outputs
-            .iter()
-            .filter_map(|i| tensors[*i].clone())
-            .collect();
-        Ok(Run { outputs, counters })
+        Ok(())
     }
 
     /// Runs a layer and its rectifier, which is node `index`; each gets the counts of its own stages.
@@ -369,19 +401,6 @@ struct Inputs<'a> {
     tensors: Vec<&'a Tensor>,
     /// Ends of the channels of the first, if its layer knows them.
     ends: Option<&'a Ends>,
-}
-
-/// Returns how many images pass through a network together: large tensors stay in the caches alone.
-fn group_of(model: &QuantizedModel) -> usize {
-    let extents = |node: &QuantizedNode| -> Option<usize> {
-        let mut extents = node.shape.iter();
-        extents.try_fold(1_usize, |n, extent| n.checked_mul((*extent)?))
-    };
-    let values: Option<Vec<usize>> = model.nodes.iter().map(extents).collect();
-    let largest = values.and_then(|values| values.into_iter().max());
-    largest.map_or(1, |n| {
-        GROUP_VALUES.div_euclid(n.max(1)).clamp(1, MOST_IMAGES)
-    })
 }
 
 /// Returns the runs of consecutive items as one.

@@ -35,6 +35,15 @@ pub(super) struct Ends {
 }
 
 impl Ends {
+    /// Returns the ends of these results and of others of the same layer.
+    pub(super) fn joined(mut self, other: &Self) -> Self {
+        let least = self.least.iter_mut().zip(&other.least);
+        least.for_each(|(own, other)| *own = (*own).min(*other));
+        let most = self.most.iter_mut().zip(&other.most);
+        most.for_each(|(own, other)| *own = (*own).max(*other));
+        self
+    }
+
     /// Returns both ends of each channel, zero between them.
     pub(super) fn with_zero(&self) -> impl Iterator<Item = (i64, i64)> {
         let ends = self.least.iter().zip(&self.most);

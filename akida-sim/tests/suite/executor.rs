@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use quantizer_core::layers::IntegerLayer;
 
-use crate::random::{Numbers, graph, pixels, recipes};
+use crate::random::{Numbers, Recipe, graph, pixels, recipes};
 
 /// Runs every layer by its definition on what the executor gave it, and compares.
 fn check(model: &QuantizedModel, input: &ArrayD<f32>) {
@@ -96,6 +96,35 @@ fn threads_do_not_change_a_result() {
     let one = run(1);
     assert_eq!(run(2), one, "two threads");
     assert_eq!(run(3), one, "three threads");
+}
+
+#[test]
+fn images_that_go_together_change_no_result() {
+    // Large images pass the first layers one by one and the last ones together, small ones all of them.
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut models = Vec::new();
+    while models.len() < 10 {
+        let recipe = Recipe {
+            extent: [7, 380][models.len() % 2],
+            ..recipes().new_tree(&mut runner).unwrap().current()
+        };
+        models.extend(lower(graph(&recipe)));
+    }
+    for model in &models {
+        let shape: Vec<usize> = std::iter::once(3)
+            .chain(model.nodes[0].shape.iter().map(|n| n.unwrap()))
+            .collect();
+        let mut numbers = Numbers(5);
+        let x = ArrayD::from_shape_simple_fn(IxDyn(&shape), || {
+            ((numbers.next() + 1.0) * 127.0).floor()
+        });
+        let executor = Executor::new(model);
+        let watched = executor.run(&x, &mut |_, _| ()).unwrap();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+        let run = pool.unwrap().install(|| executor.outputs(&x).unwrap());
+        assert_eq!(run.outputs, watched.outputs, "images of {shape:?}");
+        assert_eq!(run.counters, watched.counters, "images of {shape:?}");
+    }
 }
 
 #[test]

@@ -76,7 +76,7 @@ mod tests {
             name: String::new(),
             class_name: String::new(),
             inputs: inputs.to_vec(),
-            shape: vec![Some(*n_values)].into(),
+            shape: vec![Some(*n_values)],
             op: QuantizedOp::Input(InputKind::Float(Dtype::Float32)),
             config: None,
             ranges: None,

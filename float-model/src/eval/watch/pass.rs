@@ -16,6 +16,9 @@ use crate::{GraphError, Layer, NodeId};
 #[derive(Debug, Default)]
 pub(super) struct Buffers(Vec<Vec<f32>>);
 
+/// Buffers that are kept at most: some layers bring their own, which would pile up from pass to pass.
+const KEPT: usize = 8;
+
 /// Bytes of a line of the cache. A vector that straddles two costs as much as two vectors.
 const LINE: usize = 64;
 
@@ -40,6 +43,21 @@ impl Buffers {
             buffer.resize(len, 0.0);
         }
         buffer
+    }
+
+    /// Keeps a buffer, the largest of those that there are.
+    fn put(&mut self, buffer: Vec<f32>) {
+        self.0.push(buffer);
+        if self.0.len() > KEPT {
+            let smallest = (0..self.0.len()).min_by_key(|index| self.0[*index].len());
+            smallest.map(|index| self.0.swap_remove(index));
+        }
+    }
+
+    /// Returns how many values the buffers have room for.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.0.iter().map(Vec::capacity).sum()
     }
 }
 
@@ -286,7 +304,7 @@ impl<'a> Pass<'a> {
     /// Keeps the buffer of a value for the next one.
     fn keep(&mut self, value: Value<'a>) {
         if let Cow::Owned(buffer) = value.buffer {
-            self.buffers.0.push(buffer);
+            self.buffers.put(buffer);
         }
     }
 

@@ -101,3 +101,23 @@ fn inputs_that_do_not_fit_are_refused() {
     let watch = graph.watch(&[]);
     assert!(watch.run(&images([1, 24, 23, 3])).is_err(), "other extents");
 }
+
+#[test]
+fn buffers_do_not_pile_up() {
+    let graph = network(24);
+    let all: Vec<NodeId> = graph.iter().map(|(id, _)| id).collect();
+    let watch = graph.watch(&all);
+    let x = images([1, 24, 24, 3]);
+    let room = |n_runs: usize| {
+        for _ in 0..n_runs {
+            watch.run(&x).unwrap();
+        }
+        watch
+            .buffers()
+            .iter()
+            .map(super::Buffers::room)
+            .sum::<usize>()
+    };
+    let first = room(20);
+    assert!(room(200) <= first, "as much room after more runs");
+}

@@ -50,7 +50,10 @@ impl Room {
 }
 
 fn keep<T>(spare: &mut Vec<Vec<T>>, values: Vec<T>) {
-    if spare.len() < KEPT {
-        spare.push(values);
+    spare.push(values);
+    if spare.len() > KEPT {
+        // Layers that bring buffers of their own must not fill the places of large ones.
+        let smallest = (0..spare.len()).min_by_key(|i| spare[*i].len());
+        smallest.map(|i| spare.swap_remove(i));
     }
 }

@@ -1,5 +1,7 @@
 //! Weights in the order in which tiles of products take them.
 
+use std::ops::Range;
+
 use crate::contract::check_len;
 use crate::lanes::Lane;
 use crate::operands::Window;
@@ -214,4 +216,21 @@ pub struct PackedConv<'a, X, L> {
     pub window: Window,
     /// Channels of the input.
     pub channels: usize,
+}
+
+impl<X, L> PackedConv<'_, X, L> {
+    /// Returns the columns of an output row whose pixels have all taps inside, side by side in each row.
+    #[inline(always)]
+    pub(crate) fn whole_columns(&self, row: usize) -> Range<usize> {
+        let window = &self.window;
+        let bottom = row * window.stride_h + window.kernel_h.saturating_sub(1) * window.dilation_h;
+        let has_rows =
+            row * window.stride_h >= window.pad_top && bottom < window.in_h + window.pad_top;
+        let has_columns = window.dilation_w == 1 && window.kernel_w <= window.in_w;
+        if !(has_rows && has_columns && window.kernel_w * self.channels > 0) {
+            return 0..0;
+        }
+        let last = (window.in_w - window.kernel_w + window.pad_left).div_euclid(window.stride_w);
+        window.pad_left.div_ceil(window.stride_w)..last + 1
+    }
 }

@@ -80,7 +80,7 @@ impl<X: Packable<L>, L: Lane> Job for Gather<'_, X, L> {
             let (row, first) = (pixel.div_euclid(width), pixel.rem_euclid(width));
             let n = (width - first).min(pixels.end - pixel);
             let cols = first..first + n;
-            let whole = whole_columns(conv, row);
+            let whole = conv.whole_columns(row);
             let (from, to) = (
                 whole.start.clamp(cols.start, cols.end),
                 whole.end.clamp(cols.start, cols.end),
@@ -100,20 +100,6 @@ impl<X: Packable<L>, L: Lane> Job for Gather<'_, X, L> {
             pixel += n;
         }
     }
-}
-
-/// Returns the columns of an output row whose pixels have all taps inside, side by side in each row.
-#[inline(always)]
-fn whole_columns<X, L>(conv: &PackedConv<'_, X, L>, row: usize) -> Range<usize> {
-    let window = &conv.window;
-    let bottom = row * window.stride_h + window.kernel_h.saturating_sub(1) * window.dilation_h;
-    let has_rows = row * window.stride_h >= window.pad_top && bottom < window.in_h + window.pad_top;
-    let has_columns = window.dilation_w == 1 && window.kernel_w <= window.in_w;
-    if !(has_rows && has_columns && window.kernel_w * conv.channels > 0) {
-        return 0..0;
-    }
-    let last = (window.in_w - window.kernel_w + window.pad_left).div_euclid(window.stride_w);
-    window.pad_left.div_ceil(window.stride_w)..last + 1
 }
 
 /// Copies what the pixel sees to the start of `patch`; what is behind may be overwritten.

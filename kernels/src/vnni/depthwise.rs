@@ -40,7 +40,7 @@ pub struct PackedDepthwise {
     extents: [usize; 3],
     /// `[channels / 64][kernel_h / 4][kernel_w]`, zeros where there is nothing.
     weights: Vec<Quad>,
-    /// The same as the next output row meets the rows, one row later.
+    /// The same as the next output row meets the rows, one row later; none for kernels of four rows and more.
     moved: Vec<Quad>,
     /// The sum of each channel's weights, block by block.
     sums: Vec<Numbers>,
@@ -86,8 +86,10 @@ impl PackedDepthwise {
         for block in quads::blocks(channels) {
             for group in 0..kernel_h.div_ceil(ROWS) {
                 weights.extend((0..kernel_w).map(|col| quad(&block, Some(group * ROWS), col)));
-                // Only kernels of one group are moved.
-                moved.extend((0..kernel_w).map(|col| quad(&block, None, col)));
+                // Higher kernels leave no row for a second output row.
+                if kernel_h < ROWS {
+                    moved.extend((0..kernel_w).map(|col| quad(&block, None, col)));
+                }
             }
         }
         Self {

@@ -63,7 +63,7 @@ impl<'a, X: Packable<L>, L: Lane> Gathered<'a, X, L> {
     fn gather_row(&mut self, row: usize, cols: Range<usize>, first: usize) {
         let (conv, stride) = (self.conv, self.stride);
         let (window, channels) = (&conv.window, conv.channels);
-        let inside = inside(conv, row);
+        let inside = conv.whole_columns(row);
         let starts: Vec<usize> = (0..window.kernel_h)
             .map(|i| {
                 // Rows outside the image are not read: then no pixel is inside.
@@ -155,19 +155,6 @@ impl<'a, X: Packable<L>, L: Lane> Rows<'a, X, L> {
         }
         &self.rows
     }
-}
-
-/// Returns the columns of an output row whose pixels have all taps inside, side by side in each row.
-fn inside<X: Packable<L>, L: Lane>(conv: &PackedConv<'_, X, L>, row: usize) -> Range<usize> {
-    let window = &conv.window;
-    let bottom = row * window.stride_h + window.kernel_h.saturating_sub(1) * window.dilation_h;
-    let has_rows = row * window.stride_h >= window.pad_top && bottom < window.in_h + window.pad_top;
-    let has_columns = window.dilation_w == 1 && window.kernel_w <= window.in_w;
-    if !(has_rows && has_columns && window.kernel_w * conv.channels > 0) {
-        return 0..0;
-    }
-    let last = (window.in_w - window.kernel_w + window.pad_left).div_euclid(window.stride_w);
-    window.pad_left.div_ceil(window.stride_w)..last + 1
 }
 
 /// Copies `len` activations, whole steps where there is room: what is written too much is overwritten by the next row

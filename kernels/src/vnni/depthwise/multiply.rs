@@ -42,7 +42,10 @@ impl<'a> Task<'a> {
             }
         }
         Self {
-            weights: [&kernel.weights[lines.clone()], &kernel.moved[lines]],
+            weights: [
+                &kernel.weights[lines.clone()],
+                kernel.moved.get(lines).unwrap_or_default(),
+            ],
             start,
             tables,
             least: NO_SUMS[0],

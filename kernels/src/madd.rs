@@ -11,7 +11,7 @@
     )
 )]
 
-mod gather;
+pub(crate) mod gather;
 mod tile;
 
 use crate::finish::{Byte, Extremes, Finish};
@@ -53,6 +53,7 @@ impl<'a, X: Packable<L>, L: Lane> Sums<'a, X, L> {
         let tiles = GATHERED.checked_div(stride * tile).unwrap_or(1);
         let n_pixels = tiles.clamp(1, 8) * tile;
         let window = &conv.window;
+        let row_len = conv.kernel.row_len(window.kernel_w * conv.channels);
         let is_plain = *window == Window::pointwise(window.in_h, window.in_w);
         let words = X::as_packed(conv.x).filter(|_| is_plain && stride == conv.channels);
         let room = if words.is_some() { 0 } else { n_pixels };
@@ -60,7 +61,7 @@ impl<'a, X: Packable<L>, L: Lane> Sums<'a, X, L> {
             kernels,
             kernel: conv.kernel,
             words,
-            patches: Patches::new(conv, stride, room),
+            patches: Patches::new(conv.view(), (row_len, stride), room),
             n_pixels,
         }
     }

@@ -166,13 +166,13 @@ impl RowLayout {
 }
 
 /// The rows of one group that have one shift.
-struct LaneRows {
-    group: usize,
-    shift: u32,
+pub(crate) struct LaneRows {
+    pub(crate) group: usize,
+    pub(crate) shift: u32,
 }
 
 /// Returns the lanes of rows with these shifts, the largest shift first, and the runs that they make.
-fn runs(shifts: &[u32], group: usize) -> (Vec<Run>, Vec<LaneRows>) {
+pub(crate) fn runs(shifts: &[u32], group: usize) -> (Vec<Run>, Vec<LaneRows>) {
     let mut kinds: Vec<u32> = shifts.to_vec();
     kinds.sort_unstable();
     kinds.dedup();
@@ -218,11 +218,32 @@ pub struct PackedConv<'a, X, L> {
     pub channels: usize,
 }
 
+/// What the pixels of a convolution see.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View<'a, X> {
+    pub(crate) x: &'a [X],
+    pub(crate) pad: Option<&'a [X]>,
+    pub(crate) window: &'a Window,
+    pub(crate) channels: usize,
+}
+
 impl<X, L> PackedConv<'_, X, L> {
+    /// Returns what the pixels see.
+    pub(crate) const fn view(&self) -> View<'_, X> {
+        View {
+            x: self.x,
+            pad: self.pad,
+            window: &self.window,
+            channels: self.channels,
+        }
+    }
+}
+
+impl<X> View<'_, X> {
     /// Returns the columns of an output row whose pixels have all taps inside, side by side in each row.
     #[inline(always)]
     pub(crate) fn whole_columns(&self, row: usize) -> Range<usize> {
-        let window = &self.window;
+        let window = self.window;
         let bottom = row * window.stride_h + window.kernel_h.saturating_sub(1) * window.dilation_h;
         let has_rows =
             row * window.stride_h >= window.pad_top && bottom < window.in_h + window.pad_top;

@@ -14,7 +14,7 @@ use std::arch::x86_64::{
     _mm256_storeu_si256,
 };
 
-use super::{Byte, Extremes, Finish};
+use super::{Byte, Columns, Extremes, Finish};
 
 /// Channels of a vector.
 pub(super) const WIDTH: usize = 8;
@@ -34,37 +34,64 @@ pub(super) fn pixels<O: Byte>(
     if sums.is_empty() {
         return;
     }
-    for first in (0..n).step_by(WIDTH) {
-        let start = first.min(n - WIDTH);
-        let (lo, hi) = columns(finish, sums, out, start);
-        let [low, high] =
-            [&mut extremes.least, &mut extremes.most].map(|v| &mut v[start..][..WIDTH]);
-        let least = _mm256_min_epi32(load(low), lo);
-        let most = _mm256_max_epi32(load(high), hi);
-        // SAFETY: eight numbers are there.
-        unsafe {
-            _mm256_storeu_si256(low.as_mut_ptr().cast(), least);
-            _mm256_storeu_si256(high.as_mut_ptr().cast(), most);
-        }
-        // The extremes tell whether any sum clips: only then all are looked at again.
-        if finish.may_clip && (clips(finish, start, lo) | clips(finish, start, hi)) != 0 {
-            extremes.clipped += clipped(finish, sums, start, first - start);
-        }
+    for number in 0..n.div_ceil(WIDTH) {
+        let first = (number * WIDTH).min(n - WIDTH);
+        let columns = Columns {
+            pixel: 0,
+            first,
+            n_seen: number * WIDTH - first,
+        };
+        let sums = Sums {
+            values: &sums[first..],
+            pitch: n,
+        };
+        block(finish, &columns, sums, (out, extremes));
+    }
+}
+
+/// Sums of eight channels of each pixel, `pitch` apart.
+#[derive(Clone, Copy)]
+pub(super) struct Sums<'a> {
+    pub(super) values: &'a [i32],
+    pub(super) pitch: usize,
+}
+
+/// Writes the results of eight channels of all pixels of `out`, and adds what they were to `extremes`.
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn block<O: Byte>(
+    finish: &Finish,
+    columns: &Columns,
+    sums: Sums<'_>,
+    (out, extremes): (&mut [O], &mut Extremes),
+) {
+    let first = columns.first;
+    let (lo, hi) = results(finish, sums, out, first);
+    let [low, high] = [&mut extremes.least, &mut extremes.most].map(|v| &mut v[first..][..WIDTH]);
+    let least = _mm256_min_epi32(load(low), lo);
+    let most = _mm256_max_epi32(load(high), hi);
+    // SAFETY: eight numbers are there.
+    unsafe {
+        _mm256_storeu_si256(low.as_mut_ptr().cast(), least);
+        _mm256_storeu_si256(high.as_mut_ptr().cast(), most);
+    }
+    // The extremes tell whether any sum clips: only then all are looked at again.
+    if finish.may_clip && (clips(finish, first, lo) | clips(finish, first, hi)) != 0 {
+        extremes.clipped += clipped(finish, sums, columns);
     }
 }
 
 /// Writes the results of the eight channels from `start` on, and returns their least and largest sums, bias added.
 #[target_feature(enable = "avx2,fma")]
-fn columns<O: Byte>(
+fn results<O: Byte>(
     finish: &Finish,
-    sums: &[i32],
+    Sums { values, pitch }: Sums<'_>,
     out: &mut [O],
     start: usize,
 ) -> (__m256i, __m256i) {
     let n = finish.channels;
-    let last = sums.len().div_euclid(n) - 1;
+    let last = out.len().div_euclid(n) - 1;
     assert!(
-        start + WIDTH <= n && (last + 1) * n <= out.len(),
+        start + WIDTH <= n && last * pitch + WIDTH <= values.len(),
         "channels of each pixel"
     );
     let right: &[u32] = &finish.right[start..start + WIDTH];
@@ -79,14 +106,11 @@ fn columns<O: Byte>(
     let (mut lo, mut hi) = (_mm256_set1_epi32(i32::MAX), _mm256_set1_epi32(i32::MIN));
     for pixel in (0..=last).step_by(4) {
         // Behind the last pixel comes that pixel again.
-        let mut at = [pixel, pixel + 1, pixel + 2, pixel + 3];
-        for at in &mut at {
-            *at = (*at).min(last) * n + start;
-        }
+        let at: [usize; 4] = std::array::from_fn(|i| (pixel + i).min(last));
         let mut results = [lo; 4];
         for i in 0..4 {
-            // SAFETY: pixel `last` and those before it have `n` sums, of which eight start at `start`.
-            let sum = unsafe { _mm256_loadu_si256(sums.as_ptr().add(at[i]).cast()) };
+            // SAFETY: pixel `last` and those before it have eight sums, `pitch` after those of the pixel before.
+            let sum = unsafe { _mm256_loadu_si256(values.as_ptr().add(at[i] * pitch).cast()) };
             let v = _mm256_add_epi32(sum, bias);
             lo = _mm256_min_epi32(lo, v);
             hi = _mm256_max_epi32(hi, v);
@@ -100,13 +124,13 @@ fn columns<O: Byte>(
             _mm256_castpd256_pd128(rows),
             _mm256_extractf128_pd::<1>(rows),
         );
-        let to = out.as_mut_ptr();
-        // SAFETY: as for the sums: a result has one byte.
+        // SAFETY: `out` has `n` results of a byte for each pixel, of which eight start at `start`.
         unsafe {
-            _mm_storel_pd(to.add(at[0]).cast(), first);
-            _mm_storeh_pd(to.add(at[1]).cast(), first);
-            _mm_storel_pd(to.add(at[2]).cast(), second);
-            _mm_storeh_pd(to.add(at[3]).cast(), second);
+            let to = out.as_mut_ptr().add(start);
+            _mm_storel_pd(to.add(at[0] * n).cast(), first);
+            _mm_storeh_pd(to.add(at[1] * n).cast(), first);
+            _mm_storel_pd(to.add(at[2] * n).cast(), second);
+            _mm_storeh_pd(to.add(at[3] * n).cast(), second);
         }
     }
     (lo, hi)
@@ -126,14 +150,15 @@ fn packed<O: Byte>([a, b, c, d]: [__m256i; 4]) -> __m256i {
     _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
 }
 
-/// Returns how many results the last step clips, of the eight channels from `start` on but the first `skipped`.
+/// Returns how many results the last step clips, those of channels that were seen before left out.
 #[target_feature(enable = "avx2,fma")]
-fn clipped(finish: &Finish, sums: &[i32], start: usize, skipped: usize) -> u64 {
+fn clipped(finish: &Finish, sums: Sums<'_>, columns: &Columns) -> u64 {
     let mut n = 0;
-    let bias = load(&finish.bias[start..]);
-    for sums in sums.chunks_exact(finish.channels) {
-        let v = _mm256_add_epi32(load(&sums[start..]), bias);
-        n += u64::from((clips(finish, start, v) >> skipped).count_ones());
+    let bias = load(&finish.bias[columns.first..]);
+    for sums in sums.values.chunks(sums.pitch) {
+        let v = _mm256_add_epi32(load(sums), bias);
+        let clips = clips(finish, columns.first, v) >> columns.n_seen;
+        n += u64::from(clips.count_ones());
     }
     n
 }

@@ -5,14 +5,16 @@ use std::ops::Range;
 use crate::dispatch::{InstructionSet, Job, dispatch};
 use crate::isa::Kernels;
 use crate::lanes::{Lane, Packable};
-use crate::packed::PackedConv;
+use crate::packed::View;
 
 /// Activations that are copied at once.
 const STEP: usize = 16;
 
 /// Room for the patches of a few pixels.
-pub(super) struct Patches<'a, X, L: Lane> {
-    conv: &'a PackedConv<'a, X, L>,
+pub(crate) struct Patches<'a, X, L: Lane> {
+    view: View<'a, X>,
+    /// Activations of a kernel row in a patch.
+    row_len: usize,
     /// Activations of a patch, a whole number of groups; those behind the last tap meet weights of zero.
     stride: usize,
     /// What every tap outside the image is: the border for each column of the kernel.
@@ -21,26 +23,32 @@ pub(super) struct Patches<'a, X, L: Lane> {
 }
 
 impl<'a, X: Packable<L>, L: Lane> Patches<'a, X, L> {
-    /// Returns room for `n_pixels` patches of `stride` activations.
-    pub(super) fn new(conv: &'a PackedConv<'a, X, L>, stride: usize, n_pixels: usize) -> Self {
-        let border: Vec<_> = match conv.pad {
+    /// Returns room for `n_pixels` patches of `stride` activations, in which kernel rows have `row_len`.
+    pub(crate) fn new(
+        view: View<'a, X>,
+        (row_len, stride): (usize, usize),
+        n_pixels: usize,
+    ) -> Self {
+        let border: Vec<_> = match view.pad {
             Some(pad) => pad.iter().map(|v| v.packed()).collect(),
-            None => vec![X::zero(); conv.channels],
+            None => vec![X::zero(); view.channels],
         };
         Self {
-            conv,
+            view,
+            row_len,
             stride,
-            outside: border.repeat(conv.window.kernel_w),
+            outside: border.repeat(view.window.kernel_w),
             // A copy may write a step too much.
             patches: vec![L::Activation::default(); n_pixels * stride + STEP],
         }
     }
 
     /// Returns the patches of these pixels, which are not more than there is room for.
-    pub(super) fn gather(&mut self, kernels: Kernels, pixels: Range<usize>) -> &[L::Activation] {
+    pub(crate) fn gather(&mut self, kernels: Kernels, pixels: Range<usize>) -> &[L::Activation] {
         let len = pixels.len() * self.stride;
         let job = Gather {
-            conv: self.conv,
+            view: self.view,
+            row_len: self.row_len,
             stride: self.stride,
             outside: &self.outside,
             patches: &mut self.patches,
@@ -53,7 +61,8 @@ impl<'a, X: Packable<L>, L: Lane> Patches<'a, X, L> {
 
 /// Copies the patches of some pixels.
 struct Gather<'a, X, L: Lane> {
-    conv: &'a PackedConv<'a, X, L>,
+    view: View<'a, X>,
+    row_len: usize,
     stride: usize,
     outside: &'a [L::Activation],
     patches: &'a mut [L::Activation],
@@ -68,19 +77,20 @@ impl<X: Packable<L>, L: Lane> Job for Gather<'_, X, L> {
     #[inline(always)]
     fn run<S: InstructionSet, const P: usize, const N: usize>(self, _set: S) {
         let Self {
-            conv,
+            view,
+            row_len,
             stride,
             outside,
             pixels,
             ..
         } = self;
-        let width = conv.window.out_w;
+        let width = view.window.out_w;
         let (mut pixel, mut done) = (pixels.start, 0);
         while pixel < pixels.end {
             let (row, first) = (pixel.div_euclid(width), pixel.rem_euclid(width));
             let n = (width - first).min(pixels.end - pixel);
             let cols = first..first + n;
-            let whole = conv.whole_columns(row);
+            let whole = view.whole_columns(row);
             let (from, to) = (
                 whole.start.clamp(cols.start, cols.end),
                 whole.end.clamp(cols.start, cols.end),
@@ -90,10 +100,10 @@ impl<X: Packable<L>, L: Lane> Job for Gather<'_, X, L> {
             for (col, number) in cols.clone().zip(0..) {
                 if col == from && from < to {
                     let patches = &mut patches[number * stride..];
-                    gather_whole(conv, stride, (row, from..to), patches);
+                    gather_whole::<X, L>(&view, (row_len, stride), (row, from..to), patches);
                 } else if col < from || col >= to {
                     let patch = &mut patches[number * stride..];
-                    gather_patch(conv, outside, (row, col), patch);
+                    gather_patch::<X, L>(&view, row_len, outside, (row, col), patch);
                 }
             }
             done += n;
@@ -105,19 +115,19 @@ impl<X: Packable<L>, L: Lane> Job for Gather<'_, X, L> {
 /// Copies what the pixel sees to the start of `patch`; what is behind may be overwritten.
 #[inline(always)]
 fn gather_patch<X: Packable<L>, L: Lane>(
-    conv: &PackedConv<'_, X, L>,
+    view: &View<'_, X>,
+    row_len: usize,
     outside: &[L::Activation],
     (row, col): (usize, usize),
     patch: &mut [L::Activation],
 ) {
-    let (window, channels) = (&conv.window, conv.channels);
+    let (window, channels) = (view.window, view.channels);
     // Neighbouring taps are copied together.
     let taps = if window.dilation_w == 1 {
         window.kernel_w
     } else {
         1
     };
-    let row_len = conv.kernel.row_len(window.kernel_w * channels);
     for i in 0..window.kernel_h {
         let mut at = i * row_len;
         let r = row * window.stride_h + i * window.dilation_h;
@@ -141,7 +151,7 @@ fn gather_patch<X: Packable<L>, L: Lane>(
             if until > before {
                 let column = left + before - window.pad_left;
                 let from = ((r - window.pad_top) * window.in_w + column) * channels;
-                copy(&conv.x[from..], &mut to[first..], last - first);
+                copy(&view.x[from..], &mut to[first..], last - first);
             }
             to[last..taps * channels].copy_from_slice(&outside[last..taps * channels]);
         }
@@ -151,25 +161,24 @@ fn gather_patch<X: Packable<L>, L: Lane>(
 /// Copies what neighbouring pixels see that have all taps inside.
 #[inline(always)]
 fn gather_whole<X: Packable<L>, L: Lane>(
-    conv: &PackedConv<'_, X, L>,
-    stride: usize,
+    view: &View<'_, X>,
+    (row_len, stride): (usize, usize),
     (row, cols): (usize, Range<usize>),
     patches: &mut [L::Activation],
 ) {
-    let (window, channels) = (&conv.window, conv.channels);
+    let (window, channels) = (view.window, view.channels);
     let len = window.kernel_w * channels;
     let step = window.stride_w * channels;
     let line = window.dilation_h * window.in_w * channels;
     let top = (row * window.stride_h - window.pad_top) * window.in_w;
     let first = (top + cols.start * window.stride_w - window.pad_left) * channels;
     if window.kernel_h == 1 && step == len && stride == len {
-        return copy(&conv.x[first..], patches, cols.len() * len);
+        return copy(&view.x[first..], patches, cols.len() * len);
     }
-    let row_len = conv.kernel.row_len(len);
     for number in 0..cols.len() {
         let (mut from, mut to) = (first + number * step, number * stride);
         for _ in 0..window.kernel_h {
-            copy(&conv.x[from..], &mut patches[to..], len);
+            copy(&view.x[from..], &mut patches[to..], len);
             from += line;
             to += row_len;
         }

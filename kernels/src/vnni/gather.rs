@@ -63,7 +63,7 @@ impl<'a, X: Packable<L>, L: Lane> Gathered<'a, X, L> {
     fn gather_row(&mut self, row: usize, cols: Range<usize>, first: usize) {
         let (conv, stride) = (self.conv, self.stride);
         let (window, channels) = (&conv.window, conv.channels);
-        let inside = conv.whole_columns(row);
+        let inside = conv.view().whole_columns(row);
         let starts: Vec<usize> = (0..window.kernel_h)
             .map(|i| {
                 // Rows outside the image are not read: then no pixel is inside.

@@ -19,14 +19,14 @@ struct Channel {
 
 /// The steps of a layer; edges are common.
 #[derive(Clone, Debug)]
-struct Layer {
+pub(crate) struct Layer {
     channels: Vec<Channel>,
     rectifies: bool,
     limit: Limit,
 }
 
 impl Layer {
-    fn new(words: &mut Words, n: usize, rectifies: bool, bits: u32) -> Self {
+    pub(crate) fn new(words: &mut Words, n: usize, rectifies: bool, bits: u32) -> Self {
         let channels = (0..n).map(|_| {
             let word = words.next_word();
             let right = [0, 8, 9, 12, 17, 23, 30, 40][(word % 8) as usize];
@@ -48,7 +48,7 @@ impl Layer {
         }
     }
 
-    fn steps(&self) -> Steps {
+    pub(crate) fn steps(&self) -> Steps {
         let each = |f: fn(&Channel) -> i64| self.channels.iter().map(f).collect();
         let wide = Limit {
             lo: i64::MIN >> 1,
@@ -150,7 +150,7 @@ fn assert_summary(layer: &Layer, finish: &Finish, sums: &[i128], extremes: &Extr
 }
 
 /// Checks the results of one way to compute them.
-fn assert_finished<O: Byte + Into<i128>>(
+pub(crate) fn assert_finished<O: Byte + Into<i128>>(
     layer: &Layer,
     finish: &Finish,
     sums: &[i128],

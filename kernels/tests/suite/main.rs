@@ -15,4 +15,5 @@ mod float;
 mod integer;
 mod naive;
 mod packed;
+mod pairs;
 mod tiles;

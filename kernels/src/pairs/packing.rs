@@ -1,0 +1,329 @@
+//! Weights of bytes in the order in which their products fit 16 bits.
+
+use crate::contract::check_len;
+use crate::packed::{LaneRows, Line, runs};
+
+/// Columns of a block: a vector of `i32`.
+pub(crate) const COLUMNS: usize = 8;
+
+/// Weights of a lane, and neighbouring activations that they meet.
+pub(crate) const GROUP: usize = 4;
+
+/// Lanes among which a partner is looked for, so that packing takes a time that grows with the weights only.
+const CANDIDATES: usize = 64;
+
+/// A kernel `[rows, filters]` of bytes, packed for sums of 16 bits. NUMERICS.md E3.
+///
+/// An instruction multiplies unsigned activations by signed weights, and adds neighbouring products in 16 bits. Lanes
+/// of four rows are put in pairs such that the products of both, added up, stay in 16 bits whatever the activations
+/// are; each block of eight columns has pairs of its own. A lane without a partner stays alone.
+#[derive(Clone, Debug)]
+pub struct BytePairs {
+    pub(super) rows: usize,
+    pub(super) filters: usize,
+    /// Largest activation.
+    pub(super) most: u8,
+    pub(super) blocks: Vec<Block>,
+}
+
+/// The weights of eight columns; of the last block the first ones may be those of the block before, too.
+#[derive(Clone, Debug)]
+pub(super) struct Block {
+    /// The first column.
+    pub(super) first: usize,
+    /// Activations of a patch.
+    pub(super) patch_len: usize,
+    pub(super) parts: Vec<Part>,
+    /// A line holds the weights of two lanes, eight columns of four rows each: pairs first, then those that stay alone.
+    pub(super) weights: Vec<Line>,
+    /// For each line the first activations of its two lanes in a patch. Invariant: their groups end with the patch.
+    pub(super) starts: Vec<[u32; 2]>,
+}
+
+/// Lines whose sums are added up; then all sums so far are shifted to the left.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Part {
+    pub(super) n_pairs: usize,
+    /// Lines of two lanes that are added one by one.
+    pub(super) n_alone: usize,
+    pub(super) shift: u32,
+}
+
+impl BytePairs {
+    /// Returns the packed form of a kernel `[rows, filters]` whose row `r` counts `2^shifts[r]` times, for activations
+    /// in `0..=most`; `None` if two products may leave 16 bits, or if there are fewer than eight filters.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the length is not that of `shifts` times `filters`.
+    #[must_use]
+    pub fn new(kernel: &[i8], shifts: &[u32], filters: usize, most: u8) -> Option<Self> {
+        let rows = shifts.len();
+        check_len("kernel", kernel.len(), &[rows, filters]);
+        u32::try_from(rows.checked_add(GROUP)?).ok()?;
+        if filters < COLUMNS || rows == 0 {
+            return None;
+        }
+        let (_, lanes) = runs(shifts, GROUP);
+        let firsts = (0..filters).step_by(COLUMNS);
+        let blocks = firsts.map(|first| {
+            let columns = Columns {
+                kernel,
+                shifts,
+                filters,
+                first: first.min(filters - COLUMNS),
+            };
+            columns.block(&lanes, most)
+        });
+        Some(Self {
+            rows,
+            filters,
+            most,
+            blocks: blocks.collect::<Option<_>>()?,
+        })
+    }
+
+    /// Returns the lanes that each column has: the cost of a sum.
+    #[must_use]
+    pub fn n_lanes(&self) -> usize {
+        let lines = self.blocks.first().map_or(0, |block| block.starts.len());
+        2 * lines
+    }
+
+    /// Returns the activations of a patch.
+    pub(super) const fn patch_len(&self) -> usize {
+        self.rows.next_multiple_of(GROUP)
+    }
+}
+
+/// Eight columns of a kernel that is not packed yet.
+struct Columns<'a> {
+    kernel: &'a [i8],
+    shifts: &'a [u32],
+    filters: usize,
+    first: usize,
+}
+
+/// A lane of eight columns.
+struct Lane {
+    /// The first activation that it meets.
+    start: u32,
+    weights: [i8; GROUP * COLUMNS],
+    /// Of each two neighbouring weights the sum of those above zero, and the negated sum of those below.
+    sums: [[i16; 2 * COLUMNS]; 2],
+}
+
+/// How large such sums may be.
+#[derive(Clone, Copy)]
+struct Limits([i16; 2]);
+
+impl Columns<'_> {
+    /// Returns the packed columns for activations in `0..=most`; `None` if two products may leave 16 bits.
+    fn block(&self, lanes: &[LaneRows], most: u8) -> Option<Block> {
+        let limits = Limits::new(most);
+        let mut block = Block {
+            first: self.first,
+            patch_len: self.shifts.len().next_multiple_of(GROUP),
+            parts: Vec::new(),
+            weights: Vec::new(),
+            starts: Vec::new(),
+        };
+        let mut classes = lanes.chunk_by(|a, b| a.shift == b.shift).peekable();
+        while let Some(class) = classes.next() {
+            let lanes: Vec<Lane> = class
+                .iter()
+                .map(|rows| self.lane(rows))
+                .collect::<Option<_>>()?;
+            if !lanes.iter().all(|lane| limits.hold(lane.sums)) {
+                return None;
+            }
+            let (pairs, alone) = paired(&lanes, limits);
+            let next = classes.peek().and_then(|class| class.first());
+            block.parts.push(Part {
+                n_pairs: pairs.len(),
+                n_alone: alone.len().div_ceil(2),
+                shift: class.first()?.shift - next.map_or(0, |lane| lane.shift),
+            });
+            for [a, b] in pairs {
+                block.push(&lanes[a], Some(&lanes[b]));
+            }
+            for two in alone.chunks(2) {
+                block.push(&lanes[two[0]], two.get(1).map(|b| &lanes[*b]));
+            }
+        }
+        Some(block)
+    }
+
+    /// Returns a lane; the rows of its group that have another shift are zero.
+    fn lane(&self, rows: &LaneRows) -> Option<Lane> {
+        let start = rows.group * GROUP;
+        let mut weights = [0; GROUP * COLUMNS];
+        for (part, row) in (start..self.shifts.len()).take(GROUP).enumerate() {
+            if self.shifts[row] == rows.shift {
+                let columns = &self.kernel[row * self.filters + self.first..][..COLUMNS];
+                for (column, weight) in columns.iter().enumerate() {
+                    weights[column * GROUP + part] = *weight;
+                }
+            }
+        }
+        let mut sums = [[0; 2 * COLUMNS]; 2];
+        for (i, weight) in weights.iter().enumerate() {
+            let weight = i16::from(*weight);
+            sums[0][i >> 1] += weight.max(0);
+            sums[1][i >> 1] += (-weight).max(0);
+        }
+        Some(Lane {
+            start: u32::try_from(start).ok()?,
+            weights,
+            sums,
+        })
+    }
+}
+
+impl Block {
+    /// Adds a line of two lanes, or of one and zeros.
+    fn push(&mut self, a: &Lane, b: Option<&Lane>) {
+        let mut line = [0; 64];
+        let (low, high) = line.split_at_mut(GROUP * COLUMNS);
+        for (half, lane) in [(low, Some(a)), (high, b)] {
+            for (byte, weight) in half.iter_mut().zip(lane.iter().flat_map(|l| l.weights)) {
+                *byte = weight.cast_unsigned();
+            }
+        }
+        self.weights.push(Line(line));
+        self.starts.push([a.start, b.unwrap_or(a).start]);
+    }
+}
+
+impl Limits {
+    /// Returns the limits for activations in `0..=most`.
+    fn new(most: u8) -> Self {
+        let most = i32::from(most.max(1));
+        Self(
+            [i16::MAX.into(), -i32::from(i16::MIN)]
+                .map(|end: i32| i16::try_from(end.div_euclid(most)).unwrap_or(i16::MAX)),
+        )
+    }
+
+    fn hold(self, sums: [[i16; 2 * COLUMNS]; 2]) -> bool {
+        let mut exceeds = false;
+        for (sums, limit) in sums.iter().zip(self.0) {
+            for sum in sums {
+                exceeds |= *sum > limit;
+            }
+        }
+        !exceeds
+    }
+
+    /// Whether the products of both lanes, added up, stay in 16 bits.
+    fn hold_both(self, a: &Lane, b: &Lane) -> bool {
+        let mut sums = a.sums;
+        for (sums, others) in sums.iter_mut().zip(&b.sums) {
+            for (sum, other) in sums.iter_mut().zip(others) {
+                *sum += other;
+            }
+        }
+        self.hold(sums)
+    }
+}
+
+/// Returns pairs of lanes whose products can be added in 16 bits, and the lanes that found no partner.
+fn paired(lanes: &[Lane], limits: Limits) -> (Vec<[usize; 2]>, Vec<usize>) {
+    let fit = |a: usize, b: usize| limits.hold_both(&lanes[a], &lanes[b]);
+    let (mut pairs, mut alone) = (Vec::new(), Vec::<usize>::new());
+    let mut waiting: Vec<usize> = (0..lanes.len()).collect();
+    while let Some(a) = waiting.pop() {
+        let tried = waiting.len().saturating_sub(CANDIDATES);
+        let partner = waiting[tried..].iter().rposition(|b| fit(a, *b));
+        if let Some(partner) = partner {
+            pairs.push([a, waiting.remove(tried + partner)]);
+            continue;
+        }
+        // One of a pair may leave for this lane if its partner finds another one that is alone.
+        let swap = pairs.iter_mut().rev().take(CANDIDATES).find_map(|pair| {
+            let other = |side: usize, alone: &[usize]| {
+                let [own, left] = [pair[side], pair[1 - side]];
+                let place = fit(a, own).then(|| alone.iter().rposition(|b| fit(left, *b)));
+                place.flatten().map(|place| (own, left, place))
+            };
+            let last = &alone[alone.len().saturating_sub(CANDIDATES)..];
+            let (own, left, place) = other(0, last).or_else(|| other(1, last))?;
+            *pair = [a, own];
+            Some((left, alone.len() - last.len() + place))
+        });
+        match swap {
+            Some((left, place)) => pairs.push([left, alone.remove(place)]),
+            None => alone.push(a),
+        }
+    }
+    (pairs, alone)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every row is in one lane of each block, and no sum of a pair leaves 16 bits at the ends of the activations.
+    #[test]
+    fn pairs_stay_in_16_bits() {
+        let mut state = 1_u64;
+        let mut next = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 33).to_le_bytes()[0].cast_signed().max(-127)
+        };
+        let (rows, filters) = (203, 21);
+        let kernel: Vec<i8> = (0..rows * filters).map(|_| next()).collect();
+        let shifts: Vec<u32> = (0..rows).map(|row| u32::from(row % 50 > 40)).collect();
+        let packed = BytePairs::new(&kernel, &shifts, filters, 127).expect("bytes of seven bits");
+        assert_eq!(packed.blocks.len(), 3);
+        for block in &packed.blocks {
+            let n_pairs: usize = block.parts.iter().map(|part| part.n_pairs).sum();
+            assert!(2 * n_pairs > block.starts.len(), "most lanes have partners");
+            let mut seen = vec![0_i32; rows];
+            let mut lines = block.weights.iter().zip(&block.starts);
+            for part in &block.parts {
+                for number in 0..part.n_pairs + part.n_alone {
+                    let (line, starts) = lines.next().expect("a line");
+                    let halves = [&line.0[..32], &line.0[32..]];
+                    for (half, start) in halves.iter().zip(starts) {
+                        for (i, byte) in half[..GROUP].iter().enumerate() {
+                            let row = *start as usize + i;
+                            let weight = i32::from(byte.cast_signed());
+                            if row < rows && weight != 0 {
+                                assert_eq!(weight, kernel[row * filters + block.first].into());
+                                seen[row] += 1;
+                            }
+                        }
+                    }
+                    let ends = |i: usize, end: i32| -> i32 {
+                        let weights = [
+                            halves[0][i],
+                            halves[0][i + 1],
+                            halves[1][i],
+                            halves[1][i + 1],
+                        ];
+                        let weights = weights.map(|w| i32::from(w.cast_signed()) * 127 * end);
+                        weights.iter().map(|w| (*w).max(0)).sum()
+                    };
+                    for i in (0..32).step_by(2).filter(|_| number < part.n_pairs) {
+                        assert!(ends(i, 1) <= 32767 && ends(i, -1) <= 32768);
+                    }
+                }
+            }
+            for (row, seen) in seen.iter().enumerate() {
+                assert_eq!(*seen, i32::from(kernel[row * filters + block.first] != 0));
+            }
+        }
+    }
+
+    #[test]
+    fn products_that_may_leave_16_bits_are_refused() {
+        let packs = |weight: i8, most| BytePairs::new(&[weight; 32], &[0; 4], 8, most).is_some();
+        assert!(packs(-128, 128) && !packs(-128, 129));
+        assert!(packs(127, 129) && !packs(127, 130));
+        assert!(packs(64, 255) && !packs(65, 255));
+        assert!(BytePairs::new(&[1; 28], &[0; 4], 7, 1).is_none());
+    }
+}

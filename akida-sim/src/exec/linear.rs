@@ -158,10 +158,10 @@ impl LinearPlan {
         };
         let mut weights = weights;
         if let Kind::Conv { kernel, .. } = &kind {
-            weights.pack_lanes(kernel[0], input);
+            weights.pack_lanes(kernel[0], covered, input);
         }
         if matches!(kind, Kind::Dense) {
-            weights.pack_lanes(1, input);
+            weights.pack_lanes(1, covered, input);
         }
         if let Kind::Depthwise { kernel, .. } = &kind {
             weights.pack_depthwise(*kernel, input);

@@ -35,6 +35,8 @@ pub(super) struct Unaligned {
 pub(super) enum Lanes {
     Bytes(kernels::Packed<i8>),
     Words(kernels::Packed<i16>),
+    /// Bytes that never leave 16 bits.
+    Pairs(kernels::BytePairs),
     /// A depthwise kernel of bytes.
     Depthwise(kernels::PackedDepthwise),
 }
@@ -79,11 +81,18 @@ impl Weights {
     }
 
     /// Packs the weights of a convolution whose kernel has `kernel_h` rows, or of a matrix product, which has one, for
-    /// inputs of the type `input`, where that is faster.
-    pub(super) fn pack_lanes(&mut self, kernel_h: usize, input: Storage) {
+    /// inputs in `x`, which have the type `input`, where that is faster.
+    pub(super) fn pack_lanes(&mut self, kernel_h: usize, x: Interval, input: Storage) {
         let unaligned = self.unaligned.take();
         let kernels = Kernels::active();
         if !kernels.packs::<i16>() || self.wide || self.channels == 0 {
+            return;
+        }
+        if kernels.packs_pairs()
+            && let Some(pairs) = self.pairs(unaligned.as_ref(), x)
+        {
+            self.has_shifts = unaligned.is_some();
+            self.lanes = Some(Lanes::Pairs(pairs));
             return;
         }
         // Where nothing multiplies lanes of bytes, they are words: aligned ones, which take no more lanes than others.
@@ -110,6 +119,24 @@ impl Weights {
             }
             _ => None,
         };
+    }
+
+    /// Returns the weights in pairs for inputs in `x`; `None` if that is not exact, or takes more than words do.
+    fn pairs(&self, unaligned: Option<&Unaligned>, x: Interval) -> Option<kernels::BytePairs> {
+        let most = u8::try_from(x.hi).ok().filter(|_| x.lo >= 0)?;
+        let pack = |weights: &[i8], shifts: &[u32]| {
+            kernels::BytePairs::new(weights, shifts, self.channels, most)
+        };
+        match (unaligned, &self.packed) {
+            (Some(Unaligned { weights, shifts }), _) => {
+                // Words take half as many rows in a lane.
+                pack(weights, shifts).filter(|pairs| pairs.n_lanes() <= shifts.len().div_ceil(2))
+            }
+            (None, Packed::I8(weights)) => {
+                pack(weights, &vec![0; weights.len().div_euclid(self.channels)])
+            }
+            (None, Packed::I16(_) | Packed::I32(_)) => None,
+        }
     }
 }
 

@@ -104,33 +104,41 @@ fn results<O: Byte>(
     // SAFETY: eight numbers are there.
     let right = unsafe { _mm256_loadu_si256(right.as_ptr().cast()) };
     let (mut lo, mut hi) = (_mm256_set1_epi32(i32::MAX), _mm256_set1_epi32(i32::MIN));
-    for pixel in (0..=last).step_by(4) {
-        // Behind the last pixel comes that pixel again.
-        let at: [usize; 4] = std::array::from_fn(|i| (pixel + i).min(last));
+    // Four pixels at once. The last four may have some again; where there are fewer, each is all four.
+    let (n_steps, apart) = match last {
+        0..=2 => (last + 1, 0),
+        _ => ((last + 4).div_euclid(4), 1),
+    };
+    for number in 0..n_steps {
+        let pixel = match apart {
+            0 => number,
+            _ => (4 * number).min(last - 3),
+        };
         let mut results = [lo; 4];
-        for i in 0..4 {
+        for (i, result) in results.iter_mut().enumerate() {
+            let at = (pixel + i * apart) * pitch;
             // SAFETY: pixel `last` and those before it have eight sums, `pitch` after those of the pixel before.
-            let sum = unsafe { _mm256_loadu_si256(values.as_ptr().add(at[i] * pitch).cast()) };
+            let sum = unsafe { _mm256_loadu_si256(values.as_ptr().add(at).cast()) };
             let v = _mm256_add_epi32(sum, bias);
             lo = _mm256_min_epi32(lo, v);
             hi = _mm256_max_epi32(hi, v);
             let v = _mm256_min_epi32(_mm256_max_epi32(v, least), most);
             let scaled = _mm256_add_epi32(_mm256_mullo_epi32(v, scale), half);
-            results[i] = _mm256_srav_epi32(scaled, right);
+            *result = _mm256_srav_epi32(scaled, right);
         }
-        let rows = packed::<O>(results);
-        let rows = _mm256_castsi256_pd(rows);
+        let rows = _mm256_castsi256_pd(packed::<O>(results));
         let (first, second) = (
             _mm256_castpd256_pd128(rows),
             _mm256_extractf128_pd::<1>(rows),
         );
+        let step = apart * n;
         // SAFETY: `out` has `n` results of a byte for each pixel, of which eight start at `start`.
         unsafe {
-            let to = out.as_mut_ptr().add(start);
-            _mm_storel_pd(to.add(at[0] * n).cast(), first);
-            _mm_storeh_pd(to.add(at[1] * n).cast(), first);
-            _mm_storel_pd(to.add(at[2] * n).cast(), second);
-            _mm_storeh_pd(to.add(at[3] * n).cast(), second);
+            let to = out.as_mut_ptr().add(pixel * n + start);
+            _mm_storel_pd(to.cast(), first);
+            _mm_storeh_pd(to.add(step).cast(), first);
+            _mm_storel_pd(to.add(2 * step).cast(), second);
+            _mm_storeh_pd(to.add(3 * step).cast(), second);
         }
     }
     (lo, hi)

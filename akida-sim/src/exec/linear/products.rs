@@ -1,8 +1,8 @@
 //! The products: which kernel runs for which types.
 
 use kernels::{
-    Byte, Conv2d, ConvTranspose2d, Dense, Depthwise, DepthwiseTranspose, Extremes, Finish, Kernels,
-    Lane, Packable, PackedConv, PackedDepthwiseConv, Window,
+    Byte, BytePairs, Conv2d, ConvTranspose2d, Dense, Depthwise, DepthwiseTranspose, Extremes,
+    Finish, Kernels, Lane, Packable, PackedConv, PackedDepthwiseConv, PairsConv, Window,
 };
 
 use super::blocks::Place;
@@ -52,6 +52,11 @@ impl Sum for i32 {
             match lanes {
                 Lanes::Bytes(kernel) => packed!(kernel, [U8, I8]),
                 Lanes::Words(kernel) => packed!(kernel, [U8, I8, I16]),
+                Lanes::Pairs(kernel) => {
+                    if let Some((conv, rows)) = pairs_conv(plan, x, kernel, place) {
+                        return Kernels::active().conv2d_pairs(&conv, rows, sums);
+                    }
+                }
                 // A kernel for finished results only.
                 Lanes::Depthwise(_) => {}
             }
@@ -150,26 +155,60 @@ fn packed_conv<'a, X: Packable<L>, L: Lane>(
     pad: Option<&'a [X]>,
     place: &Place<'_>,
 ) -> (PackedConv<'a, X, L>, std::ops::Range<usize>) {
+    let (x, window, rows) = operands(plan, x, place);
+    let conv = PackedConv {
+        x,
+        kernel,
+        pad,
+        window,
+        channels: place.geometry.channels,
+    };
+    (conv, rows)
+}
+
+/// Returns the same for weights in pairs; `None` if `x` are no unsigned bytes.
+fn pairs_conv<'a>(
+    plan: &'a LinearPlan,
+    x: &'a Values,
+    kernel: &'a BytePairs,
+    place: &Place<'_>,
+) -> Option<(PairsConv<'a>, std::ops::Range<usize>)> {
+    let Values::U8(x) = x else {
+        return None;
+    };
+    let (x, window, rows) = operands(plan, x, place);
+    let pad = match &plan.border {
+        Some(Values::U8(border)) => Some(border.as_slice()),
+        _ => None,
+    };
+    let conv = PairsConv {
+        x,
+        kernel,
+        pad,
+        window,
+        channels: place.geometry.channels,
+    };
+    Some((conv, rows))
+}
+
+/// Returns the input of a convolution, or of a matrix product as a pointwise one, what its pixels see, and its rows.
+fn operands<'a, X>(
+    plan: &LinearPlan,
+    x: &'a [X],
+    place: &Place<'_>,
+) -> (&'a [X], Window, std::ops::Range<usize>) {
     let Place {
         geometry,
         image,
         rows,
     } = place;
     let channels = geometry.channels;
-    let (x, window, rows) = if matches!(plan.kind, Kind::Dense) {
+    if matches!(plan.kind, Kind::Dense) {
         let x = &x[rows.start * channels..rows.end * channels];
         (x, Window::pointwise(rows.len(), 1), 0..rows.len())
     } else {
         (image_of(x, geometry, *image), geometry.window, rows.clone())
-    };
-    let conv = PackedConv {
-        x,
-        kernel,
-        pad,
-        window,
-        channels,
-    };
-    (conv, rows)
+    }
 }
 
 fn image_of<'a, X>(x: &'a [X], geometry: &Geometry, image: usize) -> &'a [X] {
@@ -218,6 +257,12 @@ pub(super) fn finish<O: Byte>(
     match &plan.weights.lanes {
         Some(Lanes::Bytes(kernel)) => packed!(kernel, [U8, I8]),
         Some(Lanes::Words(kernel)) => packed!(kernel, [U8, I8, I16]),
+        Some(Lanes::Pairs(kernel)) => {
+            if let Some((conv, rows)) = pairs_conv(plan, x, kernel, place) {
+                let result = (finish, out, extremes);
+                return Kernels::active().conv2d_pairs_finished(&conv, rows, result);
+            }
+        }
         Some(Lanes::Depthwise(kernel)) => depthwise!(kernel, [U8, I8]),
         None => {}
     }

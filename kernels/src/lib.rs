@@ -10,8 +10,9 @@
 //! (NUMERICS.md F1). Only the payload and sign of a NaN are unspecified.
 //!
 //! This crate is the only one of the workspace with `unsafe`; all of it is in `dispatch`, `row`, `peak`, `finish`,
-//! `lanes` and the modules of `madd`, `pairs` and `vnni`.
+//! `lanes` and the modules of `bytes`, `madd` and `vnni`.
 
+mod bytes;
 mod chain;
 mod contract;
 mod depthwise3;
@@ -30,7 +31,6 @@ mod narrow;
 mod operands;
 mod operations;
 mod packed;
-mod pairs;
 mod peak;
 mod plan;
 mod products;
@@ -40,6 +40,7 @@ mod summary;
 mod tiles;
 mod vnni;
 
+pub use bytes::{BytePairs, PairsConv};
 pub use chain::{Accumulator, Activation, Weight};
 pub use ending::Ending;
 pub use finish::{Byte, Extremes, Finish};
@@ -50,7 +51,6 @@ pub use operands::{
     Conv2d, ConvTranspose2d, Dense, Depthwise, DepthwiseTranspose, MaxPool, Window,
 };
 pub use packed::{Packed, PackedConv};
-pub use pairs::{BytePairs, PairsConv};
 pub use peak::{Peak, Products};
 pub use summary::Summary;
 pub use vnni::{PackedDepthwise, PackedDepthwiseConv};

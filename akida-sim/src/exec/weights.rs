@@ -1,5 +1,7 @@
 //! Weights in the narrowest type, and the accumulator that their static bound asks for.
 
+use std::borrow::Cow;
+
 use kernels::Kernels;
 
 use super::bounds::Interval;
@@ -92,8 +94,11 @@ impl Weights {
             && let Some(pairs) = self.pairs(unaligned.as_ref(), x)
         {
             self.has_shifts = unaligned.is_some();
-            self.lanes = Some(Lanes::Pairs(pairs));
-            return;
+            // Words take half as many rows in a lane.
+            if pairs.n_lanes() <= pairs.rows().div_ceil(2) {
+                self.lanes = Some(Lanes::Pairs(pairs));
+                return;
+            }
         }
         // Where nothing multiplies lanes of bytes, they are words: aligned ones, which take no more lanes than others.
         let takes_bytes = kernels.packs::<i8>() && matches!(input, Storage::U8 | Storage::I8);
@@ -121,22 +126,18 @@ impl Weights {
         };
     }
 
-    /// Returns the weights in pairs for inputs in `x`; `None` if that is not exact, or takes more than words do.
+    /// Returns the weights in pairs for inputs in `x`; `None` if that would not be exact.
     fn pairs(&self, unaligned: Option<&Unaligned>, x: Interval) -> Option<kernels::BytePairs> {
         let most = u8::try_from(x.hi).ok().filter(|_| x.lo >= 0)?;
-        let pack = |weights: &[i8], shifts: &[u32]| {
-            kernels::BytePairs::new(weights, shifts, self.channels, most)
-        };
-        match (unaligned, &self.packed) {
-            (Some(Unaligned { weights, shifts }), _) => {
-                // Words take half as many rows in a lane.
-                pack(weights, shifts).filter(|pairs| pairs.n_lanes() <= shifts.len().div_ceil(2))
-            }
+        let (weights, shifts) = match (unaligned, &self.packed) {
+            (Some(Unaligned { weights, shifts }), _) => (weights, Cow::Borrowed(shifts)),
             (None, Packed::I8(weights)) => {
-                pack(weights, &vec![0; weights.len().div_euclid(self.channels)])
+                let rows = weights.len().div_euclid(self.channels);
+                (weights, Cow::Owned(vec![0; rows]))
             }
-            (None, Packed::I16(_) | Packed::I32(_)) => None,
-        }
+            (None, Packed::I16(_) | Packed::I32(_)) => return None,
+        };
+        kernels::BytePairs::new(weights, &shifts, self.channels, most)
     }
 }
 

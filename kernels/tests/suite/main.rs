@@ -7,6 +7,7 @@
     reason = "test shapes are small, and a failed expectation fails the test"
 )]
 
+mod bytes;
 mod common;
 mod contract;
 mod entries;
@@ -15,5 +16,4 @@ mod float;
 mod integer;
 mod naive;
 mod packed;
-mod pairs;
 mod tiles;

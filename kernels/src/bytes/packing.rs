@@ -83,6 +83,12 @@ impl BytePairs {
         })
     }
 
+    /// Returns the rows of the kernel.
+    #[must_use]
+    pub const fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// Returns the lanes that each column has: the cost of a sum.
     #[must_use]
     pub fn n_lanes(&self) -> usize {

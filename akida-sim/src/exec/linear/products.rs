@@ -52,8 +52,8 @@ impl Sum for i32 {
             match lanes {
                 Lanes::Bytes(kernel) => packed!(kernel, [U8, I8]),
                 Lanes::Words(kernel) => packed!(kernel, [U8, I8, I16]),
-                // A kernel for finished results only.
-                Lanes::Depthwise(_) => {}
+                // Kernels for finished results only.
+                Lanes::Depthwise(_) | Lanes::PairedDepthwise(_) => {}
             }
         }
         macro_rules! call {
@@ -200,7 +200,7 @@ pub(super) fn finish<O: Byte>(
         };
     }
     macro_rules! depthwise {
-        ($kernel:ident, [$($variant:ident),*]) => {
+        ($kernel:ident, $run:ident, [$($variant:ident),*]) => {
             match x {
                 $(Values::$variant(x) => {
                     let conv = PackedDepthwiseConv {
@@ -209,7 +209,7 @@ pub(super) fn finish<O: Byte>(
                         window: place.geometry.window,
                     };
                     let rows = place.rows.clone();
-                    return Kernels::active().depthwise_finished(&conv, rows, (finish, out, extremes));
+                    return Kernels::active().$run(&conv, rows, (finish, out, extremes));
                 })*
                 _ => {}
             }
@@ -218,7 +218,8 @@ pub(super) fn finish<O: Byte>(
     match &plan.weights.lanes {
         Some(Lanes::Bytes(kernel)) => packed!(kernel, [U8, I8]),
         Some(Lanes::Words(kernel)) => packed!(kernel, [U8, I8, I16]),
-        Some(Lanes::Depthwise(kernel)) => depthwise!(kernel, [U8, I8]),
+        Some(Lanes::Depthwise(kernel)) => depthwise!(kernel, depthwise_finished, [U8, I8]),
+        Some(Lanes::PairedDepthwise(kernel)) => depthwise!(kernel, depthwise_paired, [U8, I8]),
         None => {}
     }
     let mut sums = vec![0; out.len()];

@@ -73,6 +73,8 @@ pub struct Finish {
     pub(crate) clips_above: Vec<i32>,
     /// Whether any sum can be one of these.
     pub(crate) may_clip: bool,
+    /// Whether every sum can be scaled as it is, since no product leaves an `i32`.
+    pub(crate) scales_all: bool,
     /// What the results lie in.
     range: Limit,
     /// The steps as they are defined.
@@ -179,6 +181,8 @@ impl Finish {
             finish.right[channel] = entry.right;
             finish.clips_below[channel] = entry.clips_below;
             finish.clips_above[channel] = entry.clips_above;
+            let product = bound * i64::from(entry.scale) + i64::from(entry.half);
+            finish.scales_all &= product <= i32::MAX.into();
             finish.may_clip |= entry.clips_below > i32::MIN || entry.clips_above < i32::MAX;
         }
         finish.exact = Exact::new(steps, channels);
@@ -204,6 +208,7 @@ impl Finish {
             clips_below: vec![i32::MIN; padded],
             clips_above: vec![i32::MAX; padded],
             may_clip: false,
+            scales_all: true,
             range: Limit { lo: 0, hi: 0 },
             exact: Exact::default(),
             tables: Vec::new(),

@@ -10,7 +10,7 @@
 //! (NUMERICS.md F1). Only the payload and sign of a NaN are unspecified.
 //!
 //! This crate is the only one of the workspace with `unsafe`; all of it is in `dispatch`, `row`, `peak`, `finish`,
-//! `lanes` and the modules of `bytes`, `madd` and `vnni`.
+//! `lanes` and the modules of `bytes`, `madd`, `pairs` and `vnni`.
 
 mod bytes;
 mod chain;
@@ -31,6 +31,7 @@ mod narrow;
 mod operands;
 mod operations;
 mod packed;
+mod pairs;
 mod peak;
 mod plan;
 mod products;
@@ -51,6 +52,7 @@ pub use operands::{
     Conv2d, ConvTranspose2d, Dense, Depthwise, DepthwiseTranspose, MaxPool, Window,
 };
 pub use packed::{Packed, PackedConv};
+pub use pairs::PairedDepthwise;
 pub use peak::{Peak, Products};
 pub use summary::Summary;
 pub use vnni::{PackedDepthwise, PackedDepthwiseConv};

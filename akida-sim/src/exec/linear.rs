@@ -164,7 +164,7 @@ impl LinearPlan {
             weights.pack_lanes(1, covered, input);
         }
         if let Kind::Depthwise { kernel, .. } = &kind {
-            weights.pack_depthwise(*kernel, input);
+            weights.pack_depthwise(*kernel, covered, input);
         }
         let border = border.map(|values| convert(values, input));
         Some(Self {

@@ -41,6 +41,8 @@ pub(super) enum Lanes {
     Pairs(kernels::BytePairs),
     /// A depthwise kernel of bytes.
     Depthwise(kernels::PackedDepthwise),
+    /// The same for kernels that take two rows at once.
+    PairedDepthwise(kernels::PairedDepthwise),
 }
 
 #[derive(Clone, Debug)]
@@ -71,14 +73,26 @@ impl Weights {
         }
     }
 
-    /// Packs a depthwise kernel of extents `kernel` for inputs of the type `input`, where that is faster.
-    pub(super) fn pack_depthwise(&mut self, kernel: [usize; 2], input: Storage) {
-        let packs = Kernels::active().packs_depthwise() && !self.wide;
-        if let (true, Packed::I8(weights), Storage::U8 | Storage::I8) = (packs, &self.packed, input)
-        {
-            let extents = [kernel[0], kernel[1], self.channels];
+    /// Packs a depthwise kernel of extents `kernel` for inputs in `x` of the type `input`, where that is faster.
+    pub(super) fn pack_depthwise(&mut self, kernel: [usize; 2], x: Interval, input: Storage) {
+        let Packed::I8(weights) = &self.packed else {
+            return;
+        };
+        // The largest input, counted from the least value of its type on; outside the image is zero.
+        let most = match input {
+            Storage::U8 if !self.wide => x.hi,
+            Storage::I8 if !self.wide => x.hi.max(0) - i64::from(i8::MIN),
+            Storage::U8 | Storage::I8 | Storage::I16 | Storage::I32 | Storage::I64 => return,
+        };
+        let extents = [kernel[0], kernel[1], self.channels];
+        let kernels = Kernels::active();
+        if kernels.packs_depthwise() {
             let packed = kernels::PackedDepthwise::new(weights, extents);
             self.lanes = Some(Lanes::Depthwise(packed));
+        } else if kernels.pairs_depthwise() {
+            let most = u8::try_from(most).unwrap_or(u8::MAX);
+            let packed = kernels::PairedDepthwise::new(weights, extents, most);
+            self.lanes = packed.map(Lanes::PairedDepthwise);
         }
     }
 

@@ -103,11 +103,11 @@ impl PackedDepthwise {
 
 /// The operands of a depthwise convolution with a packed kernel; outside the image is zero.
 #[derive(Clone, Copy, Debug)]
-pub struct PackedDepthwiseConv<'a, X> {
+pub struct PackedDepthwiseConv<'a, X, K = PackedDepthwise> {
     /// Input, `[in_h, in_w, channels]`.
     pub x: &'a [X],
     /// Kernel.
-    pub kernel: &'a PackedDepthwise,
+    pub kernel: &'a K,
     /// Where the taps read.
     pub window: Window,
 }

@@ -1,7 +1,7 @@
 //! Sums that become bytes in one pass equal the formula of every step, on every instruction set.
 use kernels::{
-    Byte, Extremes, Finish, Kernels, Lane, Limit, Packable, Packed, PackedConv, PackedDepthwise,
-    PackedDepthwiseConv, Steps,
+    Byte, Extremes, Finish, Isa, Kernels, Lane, Limit, Packable, Packed, PackedConv,
+    PackedDepthwise, PackedDepthwiseConv, PairedDepthwise, Steps, Window,
 };
 use proptest::prelude::*;
 
@@ -31,6 +31,12 @@ impl Layer {
             let word = words.next_word();
             let right = [0, 8, 9, 12, 17, 23, 30, 40][(word % 8) as usize];
             let scale = ((word >> 8) % 256) as i64;
+            // Scales so large that a product would leave 32 bits if its sum were not clipped first.
+            let scale = if right == 17 && word >> 60 == 0 {
+                scale << 9
+            } else {
+                scale
+            };
             Channel {
                 bias: ((word >> 16) % 20_001) as i64 - 10_000,
                 top: [0, 1, 700, 90_000, i64::MAX][((word >> 40) % 5) as usize],
@@ -257,7 +263,14 @@ where
     });
 }
 
-fn check_depthwise<X, O>(case: &Case, bounds: (i128, i128), rectifies: bool, bits: u32)
+/// The bounds of activations and of weights.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    x: (i128, i128),
+    weights: (i128, i128),
+}
+
+fn check_depthwise<X, O>(case: &Case, bounds: Bounds, rectifies: bool, bits: u32)
 where
     X: Packable<i8> + Into<i128> + TryFrom<i128>,
     O: Byte + Into<i128>,
@@ -266,8 +279,9 @@ where
     // The case's filters have the lengths around the vectors' sixteen channels.
     let (window, channels) = (case.window, case.filters);
     let n_inputs = window.in_h * window.in_w * channels;
-    let x: Vec<X> = words.integers(n_inputs, bounds.0, bounds.1);
-    let kernel: Vec<i8> = words.integers(case.n_taps() * channels, -128, 127);
+    let x: Vec<X> = words.integers(n_inputs, bounds.x.0, bounds.x.1);
+    let (least, most) = bounds.weights;
+    let kernel: Vec<i8> = words.integers(case.n_taps() * channels, least, most);
     let geometry = Geometry {
         window: &window,
         is_transposed: false,
@@ -298,6 +312,53 @@ where
             kernels.depthwise_finished(&conv, case.rows.clone(), (&finish, out, extremes));
         });
     }
+    // The least value of `i8` counts as zero.
+    let offset = if X::OFFSET == 0 { 0 } else { 128 };
+    for most in [bounds.x.1.max(0) + offset, 255] {
+        let paired = PairedDepthwise::new(&kernel, extents, most as u8);
+        assert_eq!(paired.is_some(), channels >= 16, "enough channels");
+        let Some(paired) = paired else { return };
+        with_each_pairing(|kernels| {
+            let conv = PackedDepthwiseConv {
+                x: &x,
+                kernel: &paired,
+                window,
+            };
+            assert_finished::<O>(&layer, &finish, &sums, |out, extremes| {
+                kernels.depthwise_paired(&conv, case.rows.clone(), (&finish, out, extremes));
+            });
+        });
+    }
+}
+
+/// Runs `check` with the kernels of every instruction set of this CPU that pairs depthwise weights, and asserts that
+/// none was left out.
+fn with_each_pairing(mut check: impl FnMut(Kernels)) {
+    let mut checked = Vec::new();
+    for kernels in Kernels::available().filter(|kernels| kernels.pairs_depthwise()) {
+        check(kernels);
+        checked.push(kernels.isa());
+    }
+    let expected: Vec<Isa> = Isa::available()
+        .filter(|isa| *isa != Isa::Portable)
+        .collect();
+    assert_eq!(checked, expected, "instruction sets that pair weights");
+}
+
+/// Windows of the kernel that has a way of its own, plain ones and any.
+fn any_3x3() -> impl Strategy<Value = Case> {
+    (any_case(), 1_usize..=2, any::<bool>()).prop_map(|(case, stride, is_plain)| {
+        let mut window = Window {
+            kernel_h: 3,
+            kernel_w: 3,
+            ..case.window
+        };
+        if is_plain {
+            (window.stride_h, window.stride_w) = (stride, stride);
+            (window.dilation_h, window.dilation_w) = (1, 1);
+        }
+        Case { window, ..case }
+    })
 }
 
 proptest! {
@@ -316,11 +377,66 @@ proptest! {
 
     #[test]
     fn finished_depthwise_sums_equal_their_steps(case in any_case(), bits in 1..8_u32) {
-        check_depthwise::<u8, u8>(&case, (0, 255), true, bits);
-        check_depthwise::<i8, u8>(&case, (-128, 127), true, 8);
-        check_depthwise::<u8, i8>(&case, (0, 255), false, bits);
-        check_depthwise::<i8, i8>(&case, (-128, 127), false, bits);
+        check_any_depthwise(&case, (-128, 127), bits);
     }
+
+    #[test]
+    fn finished_depthwise_sums_of_3x3_equal_their_steps(
+        case in any_3x3(),
+        bits in 1..8_u32,
+        weights in prop_oneof![
+            Just((-128, 127)), Just((-128, -128)), Just((127, 127)), Just((-70, 70)), Just((-8, 7)),
+        ],
+    ) {
+        check_any_depthwise(&case, weights, bits);
+    }
+}
+
+fn check_any_depthwise(case: &Case, weights: (i128, i128), bits: u32) {
+    let bounds = |x: (i128, i128)| Bounds { x, weights };
+    check_depthwise::<u8, u8>(case, bounds((0, 255)), true, bits);
+    check_depthwise::<u8, u8>(case, bounds((0, 127)), true, bits);
+    check_depthwise::<u8, u8>(case, bounds((127, 127)), true, 8);
+    check_depthwise::<i8, u8>(case, bounds((-128, 127)), true, 8);
+    check_depthwise::<i8, u8>(case, bounds((-128, -128)), true, 8);
+    check_depthwise::<u8, i8>(case, bounds((0, 255)), false, bits);
+    check_depthwise::<u8, i8>(case, bounds((0, 127)), false, bits);
+    check_depthwise::<i8, i8>(case, bounds((-128, 127)), false, bits);
+    check_depthwise::<i8, i8>(case, bounds((-8, 7)), false, bits);
+}
+
+#[test]
+fn activations_above_those_that_weights_were_paired_for_are_refused() {
+    let kernel = [1_i8; 9 * 16];
+    let paired = PairedDepthwise::new(&kernel, [3, 3, 16], 127).expect("enough channels");
+    let steps = Steps {
+        shift: Some((vec![-4; 16], Limit { lo: -128, hi: 127 })),
+        ..Steps::default()
+    };
+    let finish = Finish::new(&steps, 16, 9 * 255).expect("the steps fit in 32 bits");
+    let window = Window {
+        out_h: 2,
+        out_w: 2,
+        kernel_h: 3,
+        kernel_w: 3,
+        ..Window::pointwise(4, 4)
+    };
+    with_each_pairing(|kernels| {
+        for at in [0, 100, 4 * 4 * 16 - 1] {
+            let mut x = [127_u8; 4 * 4 * 16];
+            x[at] = 128;
+            let conv = PackedDepthwiseConv {
+                x: &x,
+                kernel: &paired,
+                window,
+            };
+            let run = || {
+                let (mut out, mut extremes) = ([0_i8; 2 * 2 * 16], Extremes::new(&finish));
+                kernels.depthwise_paired(&conv, 0..2, (&finish, &mut out, &mut extremes));
+            };
+            assert!(std::panic::catch_unwind(run).is_err(), "activation {at}");
+        }
+    });
 }
 
 #[test]

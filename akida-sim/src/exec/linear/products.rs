@@ -57,8 +57,8 @@ impl Sum for i32 {
                         return Kernels::active().conv2d_pairs(&conv, rows, sums);
                     }
                 }
-                // A kernel for finished results only.
-                Lanes::Depthwise(_) => {}
+                // Kernels for finished results only.
+                Lanes::Depthwise(_) | Lanes::PairedDepthwise(_) => {}
             }
         }
         macro_rules! call {
@@ -239,7 +239,7 @@ pub(super) fn finish<O: Byte>(
         };
     }
     macro_rules! depthwise {
-        ($kernel:ident, [$($variant:ident),*]) => {
+        ($kernel:ident, $run:ident, [$($variant:ident),*]) => {
             match x {
                 $(Values::$variant(x) => {
                     let conv = PackedDepthwiseConv {
@@ -248,7 +248,7 @@ pub(super) fn finish<O: Byte>(
                         window: place.geometry.window,
                     };
                     let rows = place.rows.clone();
-                    return Kernels::active().depthwise_finished(&conv, rows, (finish, out, extremes));
+                    return Kernels::active().$run(&conv, rows, (finish, out, extremes));
                 })*
                 _ => {}
             }
@@ -263,7 +263,8 @@ pub(super) fn finish<O: Byte>(
                 return Kernels::active().conv2d_pairs_finished(&conv, rows, result);
             }
         }
-        Some(Lanes::Depthwise(kernel)) => depthwise!(kernel, [U8, I8]),
+        Some(Lanes::Depthwise(kernel)) => depthwise!(kernel, depthwise_finished, [U8, I8]),
+        Some(Lanes::PairedDepthwise(kernel)) => depthwise!(kernel, depthwise_paired, [U8, I8]),
         None => {}
     }
     let mut sums = vec![0; out.len()];

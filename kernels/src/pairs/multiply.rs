@@ -372,9 +372,13 @@ fn clipped<T: Taps, const R: usize>(
     columns: &Columns<'_>,
     half: usize,
 ) -> u64 {
+    let plan = band.plan;
+    let [first, both] = new_lanes(&plan.block);
     let mut count = 0;
     for number in 0..band.columns.len() {
-        let lanes = new_lanes(band, number);
+        // The second part begins with the last pixels of the first one, if their number is odd.
+        let is_new = plan.starts[1] + band.columns.start + number >= plan.part_w;
+        let lanes = if is_new { &both } else { &first };
         // SAFETY: this function is compiled for the instructions.
         let sums = unsafe { taps.sums::<R, 1>(columns, (half, number)) };
         for sums in sums.as_flattened() {
@@ -392,19 +396,18 @@ fn clipped<T: Taps, const R: usize>(
     count
 }
 
-/// Returns a bit for each lane of the vectors of sums of a pixel that no other block, and no other part, has.
+/// Returns a bit for each lane of the vectors of sums whose channel no earlier block has: those of the first part of a
+/// row, and those of both.
 #[inline(always)]
-fn new_lanes(band: &Band<'_>, number: usize) -> [u32; 4] {
-    let (plan, block) = (band.plan, &band.plan.block);
-    // The second part begins with the last pixels of the first one, if their number is odd.
-    let is_new = plan.starts[1] + band.columns.start + number >= plan.part_w;
-    let mut lanes = [0; 4];
-    for (q, lanes) in lanes.iter_mut().enumerate() {
+fn new_lanes(block: &Block) -> [[u32; 4]; 2] {
+    let mut lanes = [[0; 4]; 2];
+    for q in 0..4 {
         for lane in 0..8 {
             let byte = Block::byte(q, lane);
-            let is_first = block.parts == 1 || byte < HALF || is_new;
-            if is_first && block.channel(byte) >= block.first + block.seen {
-                *lanes |= 1 << lane;
+            if block.channel(byte) >= block.first + block.seen {
+                let is_first = block.parts == 1 || byte < HALF;
+                lanes[0][q] |= u32::from(is_first) << lane;
+                lanes[1][q] |= 1 << lane;
             }
         }
     }

@@ -10,11 +10,12 @@
 //! (NUMERICS.md F1). Only the payload and sign of a NaN are unspecified.
 //!
 //! This crate is the only one of the workspace with `unsafe`; all of it is in `dispatch`, `row`, `peak`, `finish`,
-//! `lanes` and the modules of `madd` and `vnni`.
+//! `lanes`, `depthwise_walk`, `float_packed` and the modules of `madd` and `vnni`.
 
 mod chain;
 mod contract;
 mod depthwise3;
+mod depthwise_walk;
 mod dispatch;
 mod elements;
 mod ending;

@@ -2,9 +2,17 @@
 //!
 //! A tile takes a line of weights for each step. In a kernel of many columns these lines lie in as many pages, and
 //! share few places of a cache; in a packed one they follow each other.
+#![cfg_attr(
+    target_arch = "x86_64",
+    expect(
+        unsafe_code,
+        reason = "only an instruction fetches into the second cache"
+    )
+)]
 
 use std::array::from_fn;
 use std::ops::Range;
+use std::slice::Chunks;
 
 use crate::chain::Fused;
 use crate::contract::{check_len, check_per_channel, check_window};
@@ -192,7 +200,7 @@ impl Job for PackedMixing<'_> {
     #[inline(always)]
     fn run<S: InstructionSet, const P: usize, const N: usize>(mut self, set: S) {
         let patch = self.patch;
-        let block = pixels_of_block(patch.pixels.len(), self.kernel.rows);
+        let block = pixels_of_block(patch.pixels.len(), self.channels);
         for pixels in patch.pixels.chunks(block) {
             for strip in 0..self.kernel.filters.div_ceil(STRIP) {
                 self.strip(set, pixels, strip);
@@ -201,31 +209,61 @@ impl Job for PackedMixing<'_> {
     }
 }
 
-/// Returns how many of `n_pixels` pass over a strip together, in blocks of much the same size.
-fn pixels_of_block(n_pixels: usize, rows: usize) -> usize {
-    let fit = BLOCK_BYTES.div_euclid(rows.max(1) * size_of::<f32>());
+/// Returns how many of `n_pixels` pass over a strip together, in blocks of much the same size. Windows overlap: each
+/// pixel brings about its own activations.
+fn pixels_of_block(n_pixels: usize, channels: usize) -> usize {
+    let fit = BLOCK_BYTES.div_euclid(channels.max(1) * size_of::<f32>());
     let n_blocks = n_pixels.div_ceil(fit.max(TILE)).max(1);
     n_pixels.div_ceil(n_blocks).max(1).next_multiple_of(TILE)
 }
 
-impl PackedMixing<'_> {
+impl<'a> PackedMixing<'a> {
     /// Computes a strip of `pixels`, in tiles of nearly the same height: with five pixels there are still as many chains
     /// as hide the latency of a step, with one there are not.
     #[inline(always)]
-    fn strip<S: InstructionSet>(&mut self, set: S, mut pixels: &[Pixel], strip: usize) {
-        for n_tiles in (1..=pixels.len().div_ceil(TILE)).rev() {
-            let (tile, others) = pixels.split_at(pixels.len().div_ceil(n_tiles));
-            match *tile {
-                [a] => self.tile(set, &[a], strip),
-                [a, b] => self.tile(set, &[a, b], strip),
-                [a, b, c] => self.tile(set, &[a, b, c], strip),
-                [a, b, c, d] => self.tile(set, &[a, b, c, d], strip),
-                [a, b, c, d, e] => self.tile(set, &[a, b, c, d, e], strip),
-                [a, b, c, d, e, f] => self.tile(set, &[a, b, c, d, e, f], strip),
-                _ => unreachable!("tiles of one to six pixels"),
+    fn strip<S: InstructionSet>(&mut self, set: S, pixels: &[Pixel], strip: usize) {
+        let n_tiles = pixels.len().div_ceil(TILE).max(1);
+        let height = pixels.len().div_ceil(n_tiles).max(1);
+        let n_high = pixels.len().saturating_sub(n_tiles * (height - 1));
+        let (high, low) = pixels.split_at(n_high * height);
+        let mut next = self.lines_after(strip, n_tiles);
+        for (height, pixels) in [(height, high), (height - 1, low)] {
+            match height {
+                1 => self.tiles::<S, 1>(set, pixels, strip, &mut next),
+                2 => self.tiles::<S, 2>(set, pixels, strip, &mut next),
+                3 => self.tiles::<S, 3>(set, pixels, strip, &mut next),
+                4 => self.tiles::<S, 4>(set, pixels, strip, &mut next),
+                5 => self.tiles::<S, 5>(set, pixels, strip, &mut next),
+                _ => self.tiles::<S, TILE>(set, pixels, strip, &mut next),
             }
-            pixels = others;
         }
+    }
+
+    /// Computes tiles of `P` pixels, and fetches a part of the weights that follow with each.
+    #[inline(always)]
+    fn tiles<S: InstructionSet, const P: usize>(
+        &mut self,
+        set: S,
+        pixels: &[Pixel],
+        strip: usize,
+        next: &mut Chunks<'_, Line>,
+    ) {
+        for tile in pixels.as_chunks::<P>().0 {
+            for line in next.next().unwrap_or_default() {
+                fetch(line);
+            }
+            self.tile(set, tile, strip);
+        }
+    }
+
+    /// Returns the weights that follow those of a strip, in as many parts as it has tiles.
+    #[inline(always)]
+    fn lines_after(&self, strip: usize, n_tiles: usize) -> Chunks<'a, Line> {
+        let rows = self.kernel.rows;
+        let lines = &self.kernel.lines;
+        let first = ((strip + 1) * rows) % lines.len().max(1);
+        let lines = &lines[first..][..rows];
+        lines.chunks(rows.div_ceil(n_tiles.max(1)).max(1))
     }
 
     #[inline(always)]
@@ -256,3 +294,17 @@ impl PackedMixing<'_> {
         FloatRow::<S, STRIP>::end(&acc, self.ending.columns(column), &places, self.out);
     }
 }
+
+/// Starts to fetch a line into the second cache.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn fetch(line: &Line) {
+    use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+    // SAFETY: every x86-64 CPU has the instruction, which reads nothing that the program sees.
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(line).cast()) };
+}
+
+/// Starts to fetch a line into the second cache: not on this target.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+fn fetch(_: &Line) {}

@@ -4,11 +4,12 @@ use std::ops::Range;
 
 use crate::chain::Fused;
 use crate::contract::{check_len, check_per_channel, check_window};
+use crate::depthwise_walk::DepthwiseWalk;
 use crate::depthwise3::Depthwise3;
-use crate::dispatch::{dispatch_f32, dispatch_f32_per_channel};
+use crate::dispatch::{dispatch, dispatch_f32, dispatch_f32_per_channel};
 use crate::ending::Ending;
 use crate::float_products::{FloatMixing, FloatPerChannel, Floats};
-use crate::isa::Kernels;
+use crate::isa::{Isa, Kernels};
 use crate::operands::{Conv2d, ConvTranspose2d, Dense, Depthwise, DepthwiseTranspose};
 use crate::operations::{conv2d_transpose, depthwise_transpose, outside, plan};
 use crate::plan::{Direction, Patch};
@@ -135,7 +136,21 @@ impl Kernels {
         check_per_channel("padding", pad, channels);
         ending.check(channels);
         check_len("output", out.len(), &[rows.len(), window.out_w, channels]);
-        if pad.is_none() && !out.is_empty() && Depthwise3::suits(&window, channels) {
+        let skips = pad.is_none() && !out.is_empty();
+        if skips && self.isa() == Isa::Avx2 && DepthwiseWalk::suits(&window, channels) {
+            let job = DepthwiseWalk {
+                x,
+                kernel,
+                window,
+                channels,
+                rows,
+                ending,
+                out,
+            };
+            dispatch(self, job);
+            return;
+        }
+        if skips && Depthwise3::suits(&window, channels) {
             let job = Depthwise3 {
                 x,
                 kernel,

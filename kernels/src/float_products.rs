@@ -27,10 +27,21 @@ impl<'a> Floats<'a> {
     /// Returns the activations that `run` reads for `pixel`, from the first tap's first channel on.
     #[inline(always)]
     fn source(&self, run: &Run, pixel: Pixel) -> &'a [f32] {
-        match run.source {
-            Source::Image(distance) => &self.x[pixel.base.wrapping_add(distance) * self.channels..],
-            Source::Pad => self.pad,
-        }
+        source(run, pixel, (self.x, self.pad), self.channels)
+    }
+}
+
+/// Returns the activations of `x` or `pad` that `run` reads for `pixel`, from the first tap's first channel on.
+#[inline(always)]
+pub(crate) fn source<'a>(
+    run: &Run,
+    pixel: Pixel,
+    (x, pad): (&'a [f32], &'a [f32]),
+    channels: usize,
+) -> &'a [f32] {
+    match run.source {
+        Source::Image(distance) => &x[pixel.base.wrapping_add(distance) * channels..],
+        Source::Pad => pad,
     }
 }
 

@@ -10,18 +10,20 @@
 //! (NUMERICS.md F1). Only the payload and sign of a NaN are unspecified.
 //!
 //! This crate is the only one of the workspace with `unsafe`; all of it is in `dispatch`, `row`, `peak`, `finish`,
-//! `lanes` and the modules of `bytes`, `madd`, `pairs` and `vnni`.
+//! `lanes`, `depthwise_walk`, `float_packed` and the modules of `bytes`, `madd`, `pairs` and `vnni`.
 
 mod bytes;
 mod chain;
 mod contract;
 mod depthwise3;
+mod depthwise_walk;
 mod dispatch;
 mod elements;
 mod ending;
 mod entries;
 mod finish;
 mod float;
+mod float_packed;
 mod float_products;
 mod integer;
 mod isa;
@@ -45,6 +47,7 @@ pub use bytes::{BytePairs, PairsConv};
 pub use chain::{Accumulator, Activation, Weight};
 pub use ending::Ending;
 pub use finish::{Byte, Extremes, Finish};
+pub use float_packed::{PackedFloatConv, PackedFloats};
 pub use isa::{ISA_VARIABLE, Isa, Kernels};
 pub use lanes::{Lane, Packable};
 pub use narrow::{Clipped, Limit, NarrowCounts, Narrowing, Steps};

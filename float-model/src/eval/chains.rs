@@ -4,13 +4,13 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use kernels::{Ending, Kernels};
-use ndarray::{Array4, Axis};
+use kernels::{Ending, Kernels, PackedFloatConv, PackedFloats};
+use ndarray::{Array2, Array4, Axis};
 use rayon::prelude::*;
 
 use super::conv::Sliding;
 use super::tensor::{Tensor, Work, image, rows_of_images};
-use crate::{Conv2D, Dense, DepthwiseConv2D, Padding};
+use crate::{Conv2D, Dense, DepthwiseConv2D, Layer, Padding};
 
 /// How the chains of a layer end after the bias, and how its work is divided.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +21,8 @@ pub(super) struct Ends<'a> {
     pub(super) most: Option<f32>,
     /// Raised to the magnitudes of the outputs, one entry for each of the last axis.
     pub(super) largest: Option<&'a Mutex<Vec<u32>>>,
+    /// The layer's weights, if they are packed.
+    pub(super) packed: Option<&'a PackedFloats>,
 }
 
 impl Ends<'_> {
@@ -31,6 +33,7 @@ impl Ends<'_> {
             work: Work::Divided,
             most: None,
             largest: None,
+            packed: None,
         }
     }
 
@@ -56,6 +59,29 @@ impl Ends<'_> {
 pub(super) fn raise(largest: &mut [u32], part: &[u32]) {
     for (entry, part) in largest.iter_mut().zip(part) {
         *entry = (*entry).max(*part);
+    }
+}
+
+/// Returns the packed weights of a layer whose chains mix channels, or `None` if they are as good unpacked.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the layers that mix channels are named"
+)]
+pub(super) fn packed(kernels: Kernels, layer: &Layer) -> Option<PackedFloats> {
+    if !kernels.packs_f32() {
+        return None;
+    }
+    match layer {
+        Layer::Conv2D(conv) if conv.groups == 1 => {
+            let (kernel_h, kernel_w, channels, filters) = conv.kernel.dim();
+            let rows = kernel_h * kernel_w * channels;
+            PackedFloats::new(&elements(&conv.kernel), rows, filters)
+        }
+        Layer::Dense(dense) => {
+            let (rows, filters) = dense.kernel.dim();
+            PackedFloats::new(&matrix(&dense.kernel), rows, filters)
+        }
+        _ => None,
     }
 }
 
@@ -111,8 +137,18 @@ pub(super) fn conv2d(
             channels,
             filters,
         };
-        ends.of_part(bias.as_deref(), |ending| {
-            ends.kernels.conv2d_ended_f32(&operands, ending, rows, out);
+        ends.of_part(bias.as_deref(), |ending| match ends.packed {
+            Some(kernel) => {
+                let operands = PackedFloatConv {
+                    x: operands.x,
+                    kernel,
+                    pad: operands.pad,
+                    window,
+                    channels,
+                };
+                ends.kernels.conv2d_packed_f32(&operands, ending, rows, out);
+            }
+            None => ends.kernels.conv2d_ended_f32(&operands, ending, rows, out),
         });
     };
     rows_of_images(ends.work, extents, out, fill);
@@ -162,10 +198,7 @@ pub(super) fn depthwise(
 
 /// Computes the matrix product on the last axis, without its activation.
 pub(super) fn dense(ends: Ends<'_>, dense: &Dense, x: &Tensor<'_>, out: &mut [f32]) {
-    let kernel: Cow<'_, [f32]> = dense
-        .kernel
-        .as_slice()
-        .map_or_else(|| dense.kernel.iter().copied().collect(), Cow::Borrowed);
+    let kernel = matrix(&dense.kernel);
     let bias = dense.bias.as_ref().map(|bias| bias.to_vec());
     let factors = kernels::Dense {
         x: &x.data,
@@ -198,8 +231,11 @@ pub(super) fn product(
             x: &factors.x[first * channels..end * channels],
             ..*factors
         };
-        ends.of_part(bias, |ending| {
-            ends.kernels.dense_ended_f32(&operands, ending, out);
+        ends.of_part(bias, |ending| match ends.packed {
+            Some(kernel) => ends
+                .kernels
+                .dense_packed_f32(operands.x, kernel, ending, out),
+            None => ends.kernels.dense_ended_f32(&operands, ending, out),
         });
     };
     if n_blocks == 1 {
@@ -212,6 +248,13 @@ pub(super) fn product(
 
 /// Returns the elements of a kernel, row-major.
 pub(super) fn elements(kernel: &Array4<f32>) -> Cow<'_, [f32]> {
+    kernel
+        .as_slice()
+        .map_or_else(|| kernel.iter().copied().collect(), Cow::Borrowed)
+}
+
+/// Returns the elements of a matrix, row-major.
+fn matrix(kernel: &Array2<f32>) -> Cow<'_, [f32]> {
     kernel
         .as_slice()
         .map_or_else(|| kernel.iter().copied().collect(), Cow::Borrowed)

@@ -7,11 +7,11 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use kernels::Kernels;
+use kernels::{Kernels, PackedFloats};
 use ndarray::ArrayD;
 use rayon::prelude::*;
 
-use super::chains::raise;
+use super::chains::{self, raise};
 use super::tensor::Work;
 use super::{activation, pointwise};
 use crate::{Activation, Graph, GraphError, Layer, Node, NodeId};
@@ -50,6 +50,8 @@ struct Step {
     output: NodeId,
     /// How the chains end; `None` for a layer that is computed as it stands.
     ends: Option<Rectifier>,
+    /// The layer's weights, if they are packed: once for all images.
+    packed: Option<PackedFloats>,
 }
 
 /// What follows the bias of a chain: the upper end of a rectifier, or nothing.
@@ -94,6 +96,7 @@ impl Graph {
                 layer: id,
                 output: id,
                 ends: own_rectifier(node),
+                packed: None,
             };
             let is_watched = watched.contains(&id);
             if let (Some(Rectifier(None)), false, [next]) =
@@ -103,6 +106,9 @@ impl Graph {
                 step.output = *next;
                 step.ends = Some(Rectifier(Some(most)));
                 is_done[next.index()] = true;
+            }
+            if step.ends.is_some() {
+                step.packed = chains::packed(Kernels::active(), &node.layer);
             }
             steps.push(step);
         }

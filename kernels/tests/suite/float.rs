@@ -6,14 +6,14 @@ use kernels::{
 };
 use proptest::prelude::*;
 
-struct Data {
-    x: Vec<f32>,
-    kernel: Vec<f32>,
-    pad: Option<Vec<f32>>,
-    bias: Option<Vec<f32>>,
+pub(crate) struct Data {
+    pub(crate) x: Vec<f32>,
+    pub(crate) kernel: Vec<f32>,
+    pub(crate) pad: Option<Vec<f32>>,
+    pub(crate) bias: Option<Vec<f32>>,
 }
 
-fn data(case: &Case, n_weights: usize, columns: usize) -> Data {
+pub(crate) fn data(case: &Case, n_weights: usize, columns: usize) -> Data {
     let mut words = Words(case.seed);
     Data {
         x: words.floats(case.n_inputs()),
@@ -23,7 +23,7 @@ fn data(case: &Case, n_weights: usize, columns: usize) -> Data {
     }
 }
 
-fn add_bias(acc: &mut [f32], bias: Option<&[f32]>) {
+pub(crate) fn add_bias(acc: &mut [f32], bias: Option<&[f32]>) {
     if let Some(bias) = bias {
         for (idx, acc) in acc.iter_mut().enumerate() {
             *acc += bias[idx % bias.len()];
@@ -32,7 +32,7 @@ fn add_bias(acc: &mut [f32], bias: Option<&[f32]>) {
 }
 
 /// Checks an operation that ends its chains, `sums` being what they are before.
-fn check_ended(
+pub(crate) fn check_ended(
     sums: &[f32],
     (bias, n_columns, seed): (Option<&[f32]>, usize, u64),
     context: &str,

@@ -13,6 +13,7 @@ mod contract;
 mod entries;
 mod finished;
 mod float;
+mod float_packed;
 mod integer;
 mod naive;
 mod packed;

@@ -102,25 +102,9 @@ impl Kernels {
     ) {
         let (window, stride) = (&conv.window, conv.kernel.patch_len());
         let is_plain = *window == Window::pointwise(window.in_h, window.in_w);
-        let mut sums = [0; PIXELS * COLUMNS];
-        let mut run = |patches: &[u8], from: usize, take: &mut dyn FnMut(Columns, &[i32])| {
-            for (patches, number) in patches.chunks(PIXELS * stride).zip(0..) {
-                let n_pixels = patches.len().div_euclid(stride);
-                for (number_of_block, block) in conv.kernel.blocks.iter().enumerate() {
-                    let sums = &mut sums[..n_pixels * COLUMNS];
-                    multiply(block, patches, stride, sums);
-                    let columns = Columns {
-                        pixel: from + number * PIXELS,
-                        first: block.first,
-                        n_seen: number_of_block * COLUMNS - block.first,
-                    };
-                    take(columns, sums);
-                }
-            }
-        };
         if is_plain && stride == conv.channels {
             let patches = &conv.x[pixels.start * stride..pixels.end * stride];
-            return run(patches, 0, &mut take);
+            return each_column(conv.kernel, patches, 0, &mut take);
         }
         let n_tiles = GATHERED.div_euclid(stride * tile::ROWS);
         let n_pixels = n_tiles.clamp(1, 12) * tile::ROWS;
@@ -134,7 +118,8 @@ impl Kernels {
         let mut patches = Patches::<_, i8>::new(view, (row_len, stride), n_pixels);
         for first in pixels.clone().step_by(n_pixels) {
             let some = first..pixels.end.min(first + n_pixels);
-            run(patches.gather(self, some), first - pixels.start, &mut take);
+            let patches = patches.gather(self, some);
+            each_column(conv.kernel, patches, first - pixels.start, &mut take);
         }
     }
 
@@ -173,6 +158,31 @@ impl PairsConv<'_> {
         let from = inside(rows.start * window.stride_h);
         let to = inside(rows.end * window.stride_h + window.kernel_h * window.dilation_h);
         &self.x[from * row_len..to.max(from) * row_len]
+    }
+}
+
+/// Gives the sums of eight columns of some of the patches to `take`, until all patches have all columns; the first is
+/// that of pixel `first`.
+fn each_column(
+    kernel: &BytePairs,
+    patches: &[u8],
+    first: usize,
+    take: &mut impl FnMut(Columns, &[i32]),
+) {
+    let stride = kernel.patch_len();
+    let mut sums = [0; PIXELS * COLUMNS];
+    for (patches, number) in patches.chunks(PIXELS * stride).zip(0..) {
+        let n_pixels = patches.len().div_euclid(stride);
+        let sums = &mut sums[..n_pixels * COLUMNS];
+        for (block, before) in kernel.blocks.iter().zip((0..).step_by(COLUMNS)) {
+            multiply(block, patches, stride, sums);
+            let columns = Columns {
+                pixel: first + number * PIXELS,
+                first: block.first,
+                n_seen: before - block.first,
+            };
+            take(columns, sums);
+        }
     }
 }
 

@@ -23,7 +23,7 @@ mod weights;
 use std::cell::RefCell;
 use std::ops::Range;
 
-use crate::contract::{check_len, check_window};
+use crate::contract::check_len;
 use crate::finish::{Byte, Extremes, Finish};
 use crate::isa::{Isa, Kernels};
 use crate::lanes::Packable;
@@ -93,24 +93,13 @@ impl Kernels {
         rows: Range<usize>,
         (finish, out, extremes): (&Finish, &mut [O], &mut Extremes),
     ) {
-        let PackedDepthwiseConv { x, kernel, window } = *conv;
-        let [kernel_h, kernel_w, channels] = kernel.extents;
+        let PackedDepthwiseConv { kernel, window, .. } = *conv;
+        let [kernel_h, kernel_w, _] = kernel.extents;
         assert!(
             self.pairs_depthwise(),
             "an instruction set that pairs weights"
         );
-        check_window(&window, &rows);
-        assert_eq!(
-            [window.kernel_h, window.kernel_w],
-            [kernel_h, kernel_w],
-            "the kernel's extents"
-        );
-        assert_eq!(finish.channels(), channels, "the kernel's channels");
-        finish.check_type::<O>();
-        check_len("input", x.len(), &[window.in_h, window.in_w, channels]);
-        check_len("output", out.len(), &[rows.len(), window.out_w, channels]);
-        check_len("extremes", extremes.least.len(), &[finish.bias.len()]);
-        check_len("extremes", extremes.most.len(), &[finish.bias.len()]);
+        conv.check(kernel.extents, &rows, (finish, out, extremes));
         if out.is_empty() || kernel_h * kernel_w == 0 {
             return self.finish(finish, &vec![0; out.len()], out, extremes);
         }

@@ -398,20 +398,17 @@ fn clipped<T: Taps, const R: usize>(
 
 /// Returns a bit for each lane of the vectors of sums whose channel no earlier block has: those of the first part of a
 /// row, and those of both.
-#[inline(always)]
 fn new_lanes(block: &Block) -> [[u32; 4]; 2] {
-    let mut lanes = [[0; 4]; 2];
-    for q in 0..4 {
-        for lane in 0..8 {
-            let byte = Block::byte(q, lane);
-            if block.channel(byte) >= block.first + block.seen {
-                let is_first = block.parts == 1 || byte < HALF;
-                lanes[0][q] |= u32::from(is_first) << lane;
-                lanes[1][q] |= 1 << lane;
-            }
-        }
-    }
-    lanes
+    let is_new = |both: bool, byte: usize| {
+        let is_first = block.parts == 1 || byte < HALF;
+        (both || is_first) && block.channel(byte) >= block.first + block.seen
+    };
+    [false, true].map(|both| {
+        std::array::from_fn(|q| {
+            let lanes = (0..8).filter(|lane| is_new(both, Block::byte(q, *lane)));
+            lanes.map(|lane| 1 << lane).sum()
+        })
+    })
 }
 
 /// Returns a bit for each lane of vector `q` whose least or largest sum the last step clips.

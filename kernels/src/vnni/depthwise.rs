@@ -112,6 +112,31 @@ pub struct PackedDepthwiseConv<'a, X, K = PackedDepthwise> {
     pub window: Window,
 }
 
+impl<X, K> PackedDepthwiseConv<'_, X, K> {
+    /// Checks the operands for a kernel of these extents, and what the output rows `rows` go to.
+    pub(crate) fn check<O: Byte>(
+        &self,
+        [kernel_h, kernel_w, channels]: [usize; 3],
+        rows: &Range<usize>,
+        (finish, out, extremes): (&Finish, &[O], &Extremes),
+    ) {
+        let window = &self.window;
+        check_window(window, rows);
+        assert_eq!(
+            [window.kernel_h, window.kernel_w],
+            [kernel_h, kernel_w],
+            "the kernel's extents"
+        );
+        assert_eq!(finish.channels(), channels, "the kernel's channels");
+        finish.check_type::<O>();
+        let input = [window.in_h, window.in_w, channels];
+        check_len("input", self.x.len(), &input);
+        check_len("output", out.len(), &[rows.len(), window.out_w, channels]);
+        check_len("extremes", extremes.least.len(), &[finish.bias.len()]);
+        check_len("extremes", extremes.most.len(), &[finish.bias.len()]);
+    }
+}
+
 impl Kernels {
     /// Writes the finished output rows `rows` of a depthwise convolution into `out`, `[rows, out_w, channels]`, and
     /// adds what the sums were to `extremes`. NUMERICS.md N16, N10.
@@ -126,24 +151,13 @@ impl Kernels {
         rows: Range<usize>,
         (finish, out, extremes): (&Finish, &mut [O], &mut Extremes),
     ) {
-        let PackedDepthwiseConv { x, kernel, window } = *conv;
+        let PackedDepthwiseConv { kernel, window, .. } = *conv;
         let [kernel_h, kernel_w, channels] = kernel.extents;
         assert!(
             self.packs_depthwise(),
             "an instruction set that packs weights"
         );
-        check_window(&window, &rows);
-        assert_eq!(
-            [window.kernel_h, window.kernel_w],
-            [kernel_h, kernel_w],
-            "the kernel's extents"
-        );
-        assert_eq!(finish.channels(), channels, "the kernel's channels");
-        finish.check_type::<O>();
-        check_len("input", x.len(), &[window.in_h, window.in_w, channels]);
-        check_len("output", out.len(), &[rows.len(), window.out_w, channels]);
-        check_len("extremes", extremes.least.len(), &[finish.bias.len()]);
-        check_len("extremes", extremes.most.len(), &[finish.bias.len()]);
+        conv.check(kernel.extents, &rows, (finish, out, extremes));
         if out.is_empty() || kernel_h * kernel_w == 0 {
             return self.finish(finish, &vec![0; out.len()], out, extremes);
         }

@@ -96,7 +96,7 @@ fn first_column(strip: usize, filters: usize) -> usize {
     (strip * STRIP).min(filters - STRIP)
 }
 
-/// f32 operations with packed weights: the chains are those of the same operations without.
+/// f32 operations with packed weights: the chains are those of the same operations without (NUMERICS.md F1).
 impl Kernels {
     /// Returns whether these kernels are faster with packed weights.
     #[must_use]

@@ -81,7 +81,8 @@ impl Kernels {
     }
 
     /// Writes the finished output rows `rows` of a depthwise convolution into `out`, `[rows, out_w, channels]`, and
-    /// adds what the sums were to `extremes`. NUMERICS.md N16, N10.
+    /// adds what the sums were to `extremes`. NUMERICS.md N16, N10, E2, E3. An activation that is too large is
+    /// found after the results are written.
     ///
     /// # Panics
     ///

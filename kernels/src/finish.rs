@@ -75,12 +75,16 @@ pub struct Finish {
     pub(crate) may_clip: bool,
     /// Whether every sum can be scaled as it is, since no product leaves an `i32`.
     pub(crate) scales_all: bool,
+    /// Whether the same holds for products from which 128 times `2^right` is taken: results are packed as signed bytes.
+    pub(crate) packs_all: bool,
+    /// Bound of the magnitudes of the sums with bias.
+    pub(crate) bound: i64,
+    /// The same for tiles of 32 channels.
+    pub(crate) tables: Vec<Tables>,
     /// What the results lie in.
     range: Limit,
     /// The steps as they are defined.
     pub(crate) exact: Exact,
-    /// The same for tiles of 32 channels.
-    pub(crate) tables: Vec<Tables>,
     /// The same for blocks of 64 channels.
     pub(crate) quads: Vec<QuadTables>,
 }
@@ -100,13 +104,28 @@ pub(crate) struct QuadTables {
 
 /// The tables of 32 channels, side by side.
 #[derive(Clone, Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub(crate) struct Tables {
-    pub(crate) least: [i32; LANES],
-    pub(crate) most: [i32; LANES],
+    pub(crate) bias: [i32; LANES],
     pub(crate) scale: [i32; LANES],
-    pub(crate) half: [i32; LANES],
     pub(crate) right: [i32; LANES],
+    pub(crate) below: [i32; LANES],
+    pub(crate) above: [i32; LANES],
+    /// For results that are signed and unsigned bytes.
+    pub(crate) packing: [Packing; 2],
+}
+
+/// How the results of 32 channels become bytes: moved, they saturate as signed ones.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Packing {
+    /// The half that rounds, and the move.
+    pub(crate) half: [i32; LANES],
+    /// Ends of the moved results, in the order of the bytes of some pixels.
+    pub(crate) low: [u8; 2 * LANES],
+    pub(crate) high: [u8; 2 * LANES],
+    /// What moves the bytes back.
+    pub(crate) flip: [u8; 2 * LANES],
 }
 
 /// What the sums of a layer, bias added, were.
@@ -183,6 +202,8 @@ impl Finish {
             finish.clips_above[channel] = entry.clips_above;
             let product = bound * i64::from(entry.scale) + i64::from(entry.half);
             finish.scales_all &= product <= i32::MAX.into();
+            finish.packs_all &= product + (128_i64 << entry.right) <= i32::MAX.into();
+            finish.bound = finish.bound.max(bound);
             finish.may_clip |= entry.clips_below > i32::MIN || entry.clips_above < i32::MAX;
         }
         finish.exact = Exact::new(steps, channels);
@@ -209,9 +230,11 @@ impl Finish {
             clips_above: vec![i32::MAX; padded],
             may_clip: false,
             scales_all: true,
+            packs_all: true,
+            bound: 0,
+            tables: Vec::new(),
             range: Limit { lo: 0, hi: 0 },
             exact: Exact::default(),
-            tables: Vec::new(),
             quads: Vec::new(),
         }
     }
@@ -219,11 +242,35 @@ impl Finish {
     fn tables(&self, first: usize) -> Tables {
         let of = |table: &[i32]| std::array::from_fn(|i| table[first + i]);
         Tables {
-            least: of(&self.least),
-            most: of(&self.most),
+            bias: of(&self.bias),
             scale: of(&self.scale),
-            half: of(&self.half),
             right: std::array::from_fn(|i| self.right[first + i].cast_signed()),
+            below: of(&self.clips_below),
+            above: of(&self.clips_above),
+            packing: [(0, 0), (128, 0x80)].map(|moved| self.packing(first, moved)),
+        }
+    }
+
+    /// Returns what packs results that are `moved` below themselves as signed bytes; `flip` undoes it.
+    fn packing(&self, first: usize, (moved, flip): (i32, u8)) -> Packing {
+        // A vector holds two pixels of 32 channels, or four where there are 16.
+        let n = self.channels.saturating_sub(first);
+        let width = if n <= LANES >> 1 { LANES >> 1 } else { LANES };
+        let result = |sums: &[i32], i: usize| {
+            let c = first + i.rem_euclid(width);
+            let result = sums[c]
+                .wrapping_mul(self.scale[c])
+                .wrapping_add(self.half[c]);
+            u8::low_byte(result >> self.right[c]) ^ flip
+        };
+        Packing {
+            half: std::array::from_fn(|i| {
+                let c = first + i;
+                self.half[c].wrapping_sub(moved << self.right[c])
+            }),
+            low: std::array::from_fn(|i| result(&self.least, i)),
+            high: std::array::from_fn(|i| result(&self.most, i)),
+            flip: [flip; 2 * LANES],
         }
     }
 

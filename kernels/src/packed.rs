@@ -23,6 +23,8 @@ pub struct Packed<L> {
     pub(crate) weights: Vec<Line>,
     /// The sum of each column's weights, each as often as its row counts.
     pub(crate) sums: Vec<i32>,
+    /// The largest magnitude of these.
+    pub(crate) largest_sum: u32,
     /// How the rows of a convolution's kernel lie, if each begins with a lane of its own.
     pub(crate) layout: Option<RowLayout>,
     lanes: std::marker::PhantomData<L>,
@@ -140,6 +142,7 @@ impl<L: Lane> Packed<L> {
             filters,
             runs,
             weights,
+            largest_sum: sums.iter().map(|sum| sum.unsigned_abs()).max().unwrap_or(0),
             sums,
             layout: None,
             lanes: std::marker::PhantomData,

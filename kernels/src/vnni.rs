@@ -13,7 +13,7 @@
 )]
 
 mod depthwise;
-mod finish;
+mod finished;
 mod gather;
 mod sink;
 mod tile;
@@ -27,8 +27,9 @@ use crate::lanes::{Lane, Packable};
 use crate::madd::Sums;
 use crate::operands::Window;
 use crate::packed::{Packed, PackedConv};
+use finished::Finished;
 use gather::{Gathered, Rows};
-use sink::{Finished, Plain, Sink};
+use sink::{Plain, Sink};
 use tile::{Patches, product};
 
 pub use depthwise::{PackedDepthwise, PackedDepthwiseConv};
@@ -91,7 +92,9 @@ impl Kernels {
         check_len("extremes", extremes.least.len(), &[finish.bias.len()]);
         check_len("extremes", extremes.most.len(), &[finish.bias.len()]);
         let pixels = self.check_packed(conv, &rows, out.len());
-        if self.isa() == Isa::Vnni {
+        if self.isa() != Isa::Vnni {
+            Sums::new(self, conv).finish(pixels.start, (finish, out, extremes));
+        } else if finish.packs_all && finish.bound < i64::from(i32::MAX) - lacking(conv) {
             let mut sink = Finished {
                 finish,
                 out,
@@ -99,7 +102,18 @@ impl Kernels {
             };
             packed_pixels(conv, pixels, &mut sink);
         } else {
-            Sums::new(self, conv).finish(pixels.start, (finish, out, extremes));
+            // Large kernels: the last steps take little of their time.
+            let mut sums = vec![0; out.len()];
+            let filters = conv.kernel.filters;
+            packed_pixels(
+                conv,
+                pixels,
+                &mut Plain {
+                    out: &mut sums,
+                    filters,
+                },
+            );
+            self.finish(finish, &sums, out, extremes);
         }
     }
 
@@ -143,6 +157,11 @@ impl Kernels {
         };
         self.conv2d_packed(&conv, 0..n, out);
     }
+}
+
+/// Returns the largest magnitude of what the sums lack in registers: what the offset of the activations adds.
+fn lacking<X: Packable<L>, L: Lane>(conv: &PackedConv<'_, X, L>) -> i64 {
+    i64::from(conv.kernel.largest_sum) * i64::from(X::OFFSET)
 }
 
 /// Gives the sums of these pixels to the sink, with VNNI.

@@ -1,16 +1,18 @@
 //! Matrix products of patches and packed kernels, tile by tile.
 
-#[cfg(target_arch = "x86_64")]
-use super::sink::Ends;
 use super::sink::Sink;
 use crate::lanes::Lane;
 #[cfg(target_arch = "x86_64")]
-use crate::packed::Line;
-use crate::packed::{COLUMNS, Packed, Run};
+use crate::packed::{COLUMNS, Line};
+use crate::packed::{Packed, Run};
 
-/// Rows of the largest tile: 24 accumulators leave room for two vectors of weights, one of activations, and for the
-/// results of the tile before, which are finished meanwhile.
+/// Rows of the largest tile: 24 accumulators leave room for two vectors of weights and one of activations, and for the
+/// numbers of the last steps.
 pub(super) const ROWS: usize = 12;
+
+/// Columns of a vector of sums.
+#[cfg(target_arch = "x86_64")]
+pub(super) const WIDTH: usize = 16;
 
 /// Activations that pixels see, as the packed kernel takes them.
 #[derive(Clone, Copy)]
@@ -63,46 +65,6 @@ pub(super) fn product<L: Lane, S: Sink>(
 ) {
 }
 
-/// Where a tile of sums goes.
-#[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy)]
-pub(super) struct Place {
-    /// First column.
-    pub(super) first: usize,
-    /// First pixel.
-    pub(super) pixel: usize,
-    pub(super) n_rows: usize,
-}
-
-/// Sums of a tile, at an address of which no load crosses a cache line.
-#[cfg(target_arch = "x86_64")]
-#[repr(align(64))]
-pub(super) struct Sums(pub(super) [[i32; COLUMNS]; ROWS]);
-
-/// The tile that was computed last, whose sums the sink takes while the next is computed.
-#[cfg(target_arch = "x86_64")]
-struct Waiting {
-    place: Place,
-    /// Its sums, and room for those of the next tile.
-    sums: [Sums; 2],
-    /// Which of both.
-    now: usize,
-}
-
-#[cfg(target_arch = "x86_64")]
-impl Waiting {
-    /// Returns the sums that wait, and room for the next.
-    #[inline(always)]
-    const fn sums(&mut self) -> (&Sums, &mut Sums) {
-        let [first, second] = &mut self.sums;
-        if self.now == 0 {
-            (first, second)
-        } else {
-            (second, first)
-        }
-    }
-}
-
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
 fn blocks<L: Lane, S: Sink>(
@@ -113,29 +75,14 @@ fn blocks<L: Lane, S: Sink>(
 ) {
     let block_len = 2 * kernel.n_lanes();
     let heights = Heights::of(patches.n_pixels);
-    let mut waiting = Waiting {
-        place: Place {
-            first: 0,
-            pixel: 0,
-            n_rows: 0,
-        },
-        sums: [const { Sums([[0; COLUMNS]; ROWS]) }; 2],
-        now: 0,
-    };
     for block in 0..kernel.filters.div_ceil(COLUMNS) {
         let first = block * COLUMNS;
-        let mut start = [0; COLUMNS];
-        let bias = sink.bias(first).unwrap_or(&[0; COLUMNS]);
-        let column_sums = kernel.sums[first..].iter().zip(bias);
-        for (start, (sum, bias)) in start.iter_mut().zip(column_sums) {
-            *start = sum.wrapping_mul(-patches.offset).wrapping_add(*bias);
-        }
         let operands = Operands {
             patches: *patches,
             weights: &kernel.weights[block * block_len..(block + 1) * block_len],
-            start,
-            first,
+            n_columns: COLUMNS.min(kernel.filters - first),
         };
+        let mut columns = columns(kernel, patches.offset, first, sink);
         let mut from = 0;
         for (n_tiles, n_rows) in heights.0 {
             let tiles = Tiles {
@@ -143,12 +90,29 @@ fn blocks<L: Lane, S: Sink>(
                 n_tiles,
                 pixel: pixel + from,
             };
-            any_tiles::<L, S>(&operands, n_rows, &tiles, sink, &mut waiting);
+            any_tiles::<L, S>(&operands, n_rows, &tiles, (sink, &mut columns));
             from += n_tiles * n_rows;
         }
+        sink.close(&columns);
     }
+}
+
+/// Returns what the sink has for the columns from `first` on.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+fn columns<L: Lane, S: Sink>(
+    kernel: &Packed<L>,
+    offset: i32,
+    first: usize,
+    sink: &S,
+) -> S::Columns {
+    let mut start = [0; COLUMNS];
+    for (start, sum) in start.iter_mut().zip(&kernel.sums[first..]) {
+        *start = sum.wrapping_mul(-offset);
+    }
+    let n = COLUMNS.min(kernel.filters - first);
     // SAFETY: this function is compiled for the instructions.
-    unsafe { sink.take(waiting.place, waiting.sums().0, 0) };
+    unsafe { sink.columns(first, n, &start) }
 }
 
 /// How many tiles have how many rows: heights differ by a pair at most, since a low tile waits for its few sums.
@@ -174,10 +138,7 @@ impl Heights {
 struct Operands<'a, A> {
     patches: Patches<'a, A>,
     weights: &'a [Line],
-    /// What is added to each sum.
-    start: [i32; COLUMNS],
-    /// First column.
-    first: usize,
+    n_columns: usize,
 }
 
 /// Neighbouring tiles of one height.
@@ -196,13 +157,15 @@ fn any_tiles<L: Lane, S: Sink>(
     operands: &Operands<'_, L::Activation>,
     n_rows: usize,
     at: &Tiles,
-    sink: &mut S,
-    waiting: &mut Waiting,
+    to: (&mut S, &mut S::Columns),
 ) {
     macro_rules! tiles {
         ($($n:literal)*) => {
-            match n_rows {
-                $($n => tiles::<L, S, $n>(operands, at, sink, waiting),)*
+            match (n_rows, operands.n_columns <= WIDTH) {
+                $(
+                    ($n, false) => tiles::<L, S, $n, 2>(operands, at, to),
+                    ($n, true) => tiles::<L, S, $n, 1>(operands, at, to),
+                )*
                 _ => {}
             }
         };
@@ -210,20 +173,17 @@ fn any_tiles<L: Lane, S: Sink>(
     tiles!(1 2 3 4 5 6 7 8 9 10 11 12);
 }
 
-/// Computes the sums of tiles of `N` patches; the sink takes those that wait, and the last tile waits.
+/// Computes the sums of tiles of `N` patches and `V` vectors of columns, and gives them to the sink.
 // Never inlined: among other code the compiler does not keep all sums in registers, and takes three times as long.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
 #[inline(never)]
-fn tiles<L: Lane, S: Sink, const N: usize>(
+fn tiles<L: Lane, S: Sink, const N: usize, const V: usize>(
     operands: &Operands<'_, L::Activation>,
     at: &Tiles,
-    sink: &mut S,
-    waiting: &mut Waiting,
+    (sink, columns): (&mut S, &mut S::Columns),
 ) {
-    use std::arch::x86_64::{
-        _mm512_add_epi32, _mm512_loadu_si512, _mm512_setzero_si512, _mm512_store_si512,
-    };
+    use std::arch::x86_64::{_mm512_add_epi32, _mm512_setzero_si512};
     let Patches {
         x, stride, runs, ..
     } = operands.patches;
@@ -231,76 +191,35 @@ fn tiles<L: Lane, S: Sink, const N: usize>(
     let reach = (N - 1) * stride + last.max().unwrap_or(0);
     for tile in 0..at.n_tiles {
         let x = &x[(at.from + tile * N) * stride..][..reach];
-        let place = waiting.place;
-        let (sums, next) = waiting.sums();
-        let mut pairs = sink.pairs(place, sums);
-        let n_pairs = pairs.len();
         let mut weights = operands.weights.as_chunks::<2>().0.iter();
         // The first tile fetches the weights of the next block of columns, the others what they have.
         let ahead = if tile == 0 { operands.weights.len() } else { 0 };
         // SAFETY: this function is compiled for the instructions. The last patch reads what is before `reach`, so that
-        // `step` reads groups that are there. `start` has 32 numbers, and a row of sums has room for 32, aligned.
+        // `step` reads groups that are there.
         unsafe {
-            let mut acc = [[_mm512_setzero_si512(); 2]; N];
+            let mut acc = [[_mm512_setzero_si512(); V]; N];
             for run in runs {
                 let mut x = x.as_ptr().add(run.first * L::GROUP);
-                let n_both = run.n_groups.min(pairs.len());
-                // Two loops without a branch inside: the compiler keeps the sums in registers.
-                for lines in weights.by_ref().take(n_both) {
-                    step::<L, N>(&mut acc, (x, stride), lines, ahead);
-                    x = x.add(L::GROUP);
-                    S::take_pair(&mut pairs);
-                }
-                for lines in weights.by_ref().take(run.n_groups - n_both) {
-                    step::<L, N>(&mut acc, (x, stride), lines, ahead);
+                for lines in weights.by_ref().take(run.n_groups) {
+                    step::<L, N, V>(&mut acc, (x, stride), lines, ahead);
                     x = x.add(L::GROUP);
                 }
                 for _ in 0..run.shift {
                     // Sums take half as long as shifts, and most shifts are by one. Not flattened: the compiler keeps
                     // the sums in registers if it sees each of them.
                     for acc in &mut acc {
-                        acc[0] = _mm512_add_epi32(acc[0], acc[0]);
-                        acc[1] = _mm512_add_epi32(acc[1], acc[1]);
+                        for acc in acc {
+                            *acc = _mm512_add_epi32(*acc, *acc);
+                        }
                     }
                 }
             }
-            let start = [
-                _mm512_loadu_si512(operands.start.as_ptr().cast()),
-                _mm512_loadu_si512(operands.start.as_ptr().add(16).cast()),
-            ];
-            let mut ends = Ends::nothing();
-            for (sums, acc) in next.0.iter_mut().zip(&acc) {
-                let to = sums.as_mut_ptr();
-                let v = [
-                    _mm512_add_epi32(acc[0], start[0]),
-                    _mm512_add_epi32(acc[1], start[1]),
-                ];
-                _mm512_store_si512(to.cast(), v[0]);
-                _mm512_store_si512(to.add(16).cast(), v[1]);
-                if S::WATCHES {
-                    ends.add(v);
-                }
-            }
-            // Now that no sums are in registers, there may be calls.
-            let n_taken = 2 * (n_pairs - pairs.len());
-            if n_taken < place.n_rows {
-                sink.take(place, sums, n_taken);
-            }
-            let place = Place {
-                first: operands.first,
-                pixel: at.pixel + tile * N,
-                n_rows: N,
-            };
-            if S::WATCHES {
-                sink.watch(place, next, &ends);
-            }
-            waiting.place = place;
+            sink.take(columns, at.pixel + tile * N, &acc);
         }
-        waiting.now ^= 1;
     }
 }
 
-/// Adds the products of a group of activations of `N` patches with a pair of lines of weights.
+/// Adds the products of a group of activations of `N` patches with a pair of lines of weights, or with the first.
 ///
 /// # Safety
 ///
@@ -308,13 +227,15 @@ fn tiles<L: Lane, S: Sink, const N: usize>(
 /// are the activations of a group.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-unsafe fn step<L: Lane, const N: usize>(
-    acc: &mut [[std::arch::x86_64::__m512i; 2]; N],
+unsafe fn step<L: Lane, const N: usize, const V: usize>(
+    acc: &mut [[std::arch::x86_64::__m512i; V]; N],
     (mut x, mut stride): (*const L::Activation, usize),
     lines: &[Line; 2],
     ahead: usize,
 ) {
-    use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch, _mm512_load_si512, _mm512_set1_epi32};
+    use std::arch::x86_64::{
+        _MM_HINT_T1, _mm_prefetch, _mm512_load_si512, _mm512_set1_epi32, _mm512_setzero_si512,
+    };
     // SAFETY: the four bytes of a group, four `u8` or two `i16`, are there for each patch; a pair of lines is 128
     // aligned bytes.
     unsafe {
@@ -322,15 +243,17 @@ unsafe fn step<L: Lane, const N: usize>(
         // all of them for every run if it knew that the distance stays the same.
         std::arch::asm!("/* {0} */", inout(reg) stride, options(nomem, nostack, preserves_flags));
         let next = lines.as_ptr().wrapping_add(ahead);
-        _mm_prefetch::<_MM_HINT_T1>(next.cast());
-        _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(1).cast());
-        let w0 = _mm512_load_si512(lines[0].0.as_ptr().cast());
-        let w1 = _mm512_load_si512(lines[1].0.as_ptr().cast());
+        let mut weights = [_mm512_setzero_si512(); V];
+        for (v, (weights, line)) in weights.iter_mut().zip(lines).enumerate() {
+            _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(v).cast());
+            *weights = _mm512_load_si512(line.0.as_ptr().cast());
+        }
         for acc in acc {
             let group = _mm512_set1_epi32(x.cast::<i32>().read_unaligned());
             x = x.wrapping_add(stride);
-            acc[0] = L::step(acc[0], group, w0);
-            acc[1] = L::step(acc[1], group, w1);
+            for (acc, weights) in acc.iter_mut().zip(weights) {
+                *acc = L::step(*acc, group, weights);
+            }
         }
     }
 }

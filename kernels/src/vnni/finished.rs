@@ -1,0 +1,287 @@
+//! Tiles of sums that become the results of their layer while they are in registers.
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{
+    __m512i, _mm_mask_storeu_epi8, _mm256_mask_storeu_epi8, _mm512_add_epi32,
+    _mm512_castsi512_si128, _mm512_castsi512_si256, _mm512_cmplt_epi32_mask,
+    _mm512_extracti32x4_epi32, _mm512_extracti64x4_epi64, _mm512_load_si512, _mm512_loadu_si512,
+    _mm512_max_epi8, _mm512_max_epi32, _mm512_min_epi8, _mm512_min_epi32, _mm512_mullo_epi32,
+    _mm512_packs_epi16, _mm512_packs_epi32, _mm512_permutexvar_epi32, _mm512_set_epi32,
+    _mm512_set1_epi32, _mm512_srav_epi32, _mm512_store_si512, _mm512_xor_si512,
+};
+
+use super::sink::Sink;
+#[cfg(target_arch = "x86_64")]
+use super::tile::WIDTH;
+use crate::finish::{Byte, Extremes, Finish, Packing};
+use crate::packed::COLUMNS;
+
+/// Results of the whole layer, `[pixels, filters]`.
+///
+/// Sums are scaled as they are and saturate as they are packed, which is exact where no product leaves an `i32`
+/// ([`Finish::packs_all`]); what the sums lack is scaled with the half that rounds. NUMERICS.md E2.
+pub(super) struct Finished<'a, O> {
+    pub(super) finish: &'a Finish,
+    pub(super) out: &'a mut [O],
+    pub(super) extremes: &'a mut Extremes,
+}
+
+/// The numbers of a block of columns; those that do not exist clip nothing.
+#[repr(C, align(64))]
+pub(super) struct FinishedColumns {
+    /// What the sums lack: bias, and what the offset of the activations adds.
+    start: [i32; COLUMNS],
+    scale: [i32; COLUMNS],
+    right: [i32; COLUMNS],
+    below: [i32; COLUMNS],
+    above: [i32; COLUMNS],
+    /// Ends of the sums so far.
+    least: [i32; COLUMNS],
+    most: [i32; COLUMNS],
+    /// Its half has what the sums lack, scaled.
+    packing: Packing,
+    first: usize,
+    /// A bit for each column.
+    lanes: u32,
+    clipped: u64,
+}
+
+impl<O: Byte> Sink for Finished<'_, O> {
+    type Columns = FinishedColumns;
+
+    fn len(&self) -> usize {
+        self.out.len()
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn columns(&self, first: usize, n: usize, start: &[i32; COLUMNS]) -> FinishedColumns {
+        let tables = &self.finish.tables[first.div_euclid(COLUMNS)];
+        let packing = tables.packing[usize::from(!O::IS_SIGNED)];
+        let mut columns = FinishedColumns {
+            start: tables.bias,
+            scale: tables.scale,
+            right: tables.right,
+            below: tables.below,
+            above: tables.above,
+            least: [i32::MAX; COLUMNS],
+            most: [i32::MIN; COLUMNS],
+            packing,
+            first,
+            lanes: u32::MAX >> (COLUMNS - n),
+            clipped: 0,
+        };
+        for part in 0..COLUMNS.div_euclid(WIDTH) {
+            // SAFETY: the caller vouches for the instructions; `start` has 32 numbers.
+            unsafe {
+                let start = _mm512_loadu_si512(start[part * WIDTH..].as_ptr().cast());
+                let start = _mm512_add_epi32(vector(&columns.start, part), start);
+                let scaled = _mm512_mullo_epi32(start, vector(&columns.scale, part));
+                let half = _mm512_add_epi32(vector(&columns.packing.half, part), scaled);
+                put(&mut columns.start, part, start);
+                put(&mut columns.packing.half, part, half);
+            }
+        }
+        columns
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn take<const N: usize, const V: usize>(
+        &mut self,
+        columns: &mut FinishedColumns,
+        pixel: usize,
+        sums: &[[__m512i; V]; N],
+    ) {
+        let filters = self.finish.channels();
+        let out = self.out[pixel * filters..][..N * filters].as_mut_ptr();
+        // SAFETY: each of the rows has the columns of the block, and no others are written; an `O` is a byte. The
+        // caller vouches for the instructions.
+        unsafe {
+            if add_ends(columns, sums) {
+                // A copy: the sums themselves have no address, and stay in registers.
+                let copy = *sums;
+                count_clipped(columns, &copy);
+            }
+            let mut out = out.add(columns.first).cast::<i8>();
+            let per_vector = 4_usize.div_euclid(V);
+            for row in (0..N).step_by(per_vector) {
+                let n_rows = per_vector.min(N - row);
+                let bytes = results(columns, sums, row);
+                store::<V>(bytes, (out, filters), (n_rows, columns.lanes));
+                out = out.wrapping_add(per_vector * filters);
+            }
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn close(&mut self, columns: &FinishedColumns) {
+        let block = columns.first..columns.first + COLUMNS;
+        let least = &mut self.extremes.least[block.clone()];
+        for (own, least) in least.iter_mut().zip(&columns.least) {
+            *own = (*own).min(*least);
+        }
+        for (own, most) in self.extremes.most[block].iter_mut().zip(&columns.most) {
+            *own = (*own).max(*most);
+        }
+        self.extremes.clipped += columns.clipped;
+    }
+}
+
+/// Adds the ends of the sums of a tile; returns whether the last step clips one.
+///
+/// # Safety
+///
+/// The CPU has the instruction set of this module, and the caller is compiled for it.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn add_ends<const N: usize, const V: usize>(
+    columns: &mut FinishedColumns,
+    sums: &[[__m512i; V]; N],
+) -> bool {
+    let mut clips = 0;
+    // SAFETY: the caller vouches for the instructions.
+    unsafe {
+        let mut ends = [[_mm512_set1_epi32(i32::MAX), _mm512_set1_epi32(i32::MIN)]; V];
+        for sums in sums {
+            for (ends, sums) in ends.iter_mut().zip(sums) {
+                ends[0] = _mm512_min_epi32(ends[0], *sums);
+                ends[1] = _mm512_max_epi32(ends[1], *sums);
+            }
+        }
+        for (part, ends) in ends.iter().enumerate() {
+            let start = vector(&columns.start, part);
+            let lo = _mm512_add_epi32(ends[0], start);
+            let hi = _mm512_add_epi32(ends[1], start);
+            clips |= _mm512_cmplt_epi32_mask(lo, vector(&columns.below, part));
+            clips |= _mm512_cmplt_epi32_mask(vector(&columns.above, part), hi);
+            let least = _mm512_min_epi32(vector(&columns.least, part), lo);
+            let most = _mm512_max_epi32(vector(&columns.most, part), hi);
+            put(&mut columns.least, part, least);
+            put(&mut columns.most, part, most);
+        }
+    }
+    clips != 0
+}
+
+/// Counts the sums of a tile that the last step clips.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+#[cold]
+#[inline(never)]
+fn count_clipped<const N: usize, const V: usize>(
+    columns: &mut FinishedColumns,
+    sums: &[[__m512i; V]; N],
+) {
+    let mut clipped = 0;
+    for sums in sums {
+        for (part, sums) in sums.iter().enumerate() {
+            // SAFETY: this function is compiled for the instructions.
+            unsafe {
+                let sums = _mm512_add_epi32(*sums, vector(&columns.start, part));
+                let clips = _mm512_cmplt_epi32_mask(sums, vector(&columns.below, part))
+                    | _mm512_cmplt_epi32_mask(vector(&columns.above, part), sums);
+                clipped += u64::from(clips.count_ones());
+            }
+        }
+    }
+    columns.clipped += clipped;
+}
+
+/// Returns the results of the pixels of a vector from `row` on; behind the last row it repeats.
+///
+/// # Safety
+///
+/// The CPU has the instruction set of this module, and the caller is compiled for it.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn results<const N: usize, const V: usize>(
+    columns: &FinishedColumns,
+    sums: &[[__m512i; V]; N],
+    row: usize,
+) -> __m512i {
+    // SAFETY: the caller vouches for the instructions; 64 bytes are an aligned vector.
+    unsafe {
+        let mut quad = [sums[row][0]; 4];
+        for (i, quad) in quad.iter_mut().enumerate() {
+            let (row, part) = ((row + i.div_euclid(V)).min(N - 1), i.rem_euclid(V));
+            let scaled = _mm512_mullo_epi32(sums[row][part], vector(&columns.scale, part));
+            let scaled = _mm512_add_epi32(scaled, vector(&columns.packing.half, part));
+            *quad = _mm512_srav_epi32(scaled, vector(&columns.right, part));
+        }
+        let [a, b, c, d] = quad;
+        let packing = &columns.packing;
+        let bytes = _mm512_packs_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
+        // Packing works inside 128 bits: four bytes of each vector stand side by side.
+        let order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
+        let bytes = _mm512_permutexvar_epi32(order, bytes);
+        let bytes = _mm512_min_epi8(bytes, _mm512_load_si512(packing.high.as_ptr().cast()));
+        let bytes = _mm512_max_epi8(bytes, _mm512_load_si512(packing.low.as_ptr().cast()));
+        _mm512_xor_si512(bytes, _mm512_load_si512(packing.flip.as_ptr().cast()))
+    }
+}
+
+/// Writes the bytes `lanes` of each of the pixels of a vector.
+///
+/// # Safety
+///
+/// As for [`results`]; there is room for these bytes in each of the rows, which are `filters` apart.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "there are no more lanes than columns"
+)]
+unsafe fn store<const V: usize>(
+    bytes: __m512i,
+    (out, filters): (*mut i8, usize),
+    (n_rows, lanes): (usize, u32),
+) {
+    // SAFETY: the caller vouches for the instructions and the room.
+    unsafe {
+        if V == 2 {
+            _mm256_mask_storeu_epi8(out, lanes, _mm512_castsi512_si256(bytes));
+            if n_rows > 1 {
+                let row = _mm512_extracti64x4_epi64::<1>(bytes);
+                _mm256_mask_storeu_epi8(out.wrapping_add(filters), lanes, row);
+            }
+            return;
+        }
+        let lanes = lanes as u16;
+        _mm_mask_storeu_epi8(out, lanes, _mm512_castsi512_si128(bytes));
+        if n_rows > 1 {
+            let row = _mm512_extracti32x4_epi32::<1>(bytes);
+            _mm_mask_storeu_epi8(out.wrapping_add(filters), lanes, row);
+        }
+        if n_rows > 2 {
+            let row = _mm512_extracti32x4_epi32::<2>(bytes);
+            _mm_mask_storeu_epi8(out.wrapping_add(2 * filters), lanes, row);
+        }
+        if n_rows > 3 {
+            let row = _mm512_extracti32x4_epi32::<3>(bytes);
+            _mm_mask_storeu_epi8(out.wrapping_add(3 * filters), lanes, row);
+        }
+    }
+}
+
+/// Returns vector `part` of the numbers of a block, whose address is that of a vector.
+///
+/// # Safety
+///
+/// The CPU has AVX-512 F, and the caller is compiled for it.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn vector(numbers: &[i32; COLUMNS], part: usize) -> __m512i {
+    // SAFETY: sixteen numbers are there, aligned as the block is; the caller vouches for the instruction.
+    unsafe { _mm512_load_si512(numbers[part * WIDTH..][..WIDTH].as_ptr().cast()) }
+}
+
+/// # Safety
+///
+/// As for [`vector`].
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn put(numbers: &mut [i32; COLUMNS], part: usize, values: __m512i) {
+    // SAFETY: there is room for sixteen numbers, aligned as the block is; the caller vouches for the instruction.
+    unsafe { _mm512_store_si512(numbers[part * WIDTH..][..WIDTH].as_mut_ptr().cast(), values) }
+}

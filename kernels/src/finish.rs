@@ -18,11 +18,14 @@ use crate::dispatch::{InstructionSet, Job, dispatch};
 use crate::isa::Isa;
 use crate::isa::Kernels;
 use crate::narrow::{Limit, Steps};
-use crate::quads::{self, Block, Numbers};
+use crate::quads::{self, BYTES, Block, Numbers};
 use crate::summary::Exact;
 
 /// Channels of the tables are a multiple of this; those that do not exist give zeros.
 pub(crate) const LANES: usize = 32;
+
+/// How far below themselves signed and unsigned results are while they are packed, and what moves their bytes back.
+const MOVES: [(i32, u8); 2] = [(0, 0), (128, 0x80)];
 
 /// An integer type of one byte: `u8` or `i8`.
 pub trait Byte: Activation {
@@ -100,6 +103,18 @@ pub(crate) struct QuadTables {
     pub(crate) right: Numbers,
     pub(crate) below: Numbers,
     pub(crate) above: Numbers,
+    /// For results that are signed and unsigned bytes.
+    pub(crate) packing: [QuadPacking; 2],
+}
+
+/// How the results of a block become bytes: as [`Packing`].
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct QuadPacking {
+    pub(crate) half: Numbers,
+    pub(crate) low: [u8; BYTES],
+    pub(crate) high: [u8; BYTES],
+    pub(crate) flip: [u8; BYTES],
 }
 
 /// The tables of 32 channels, side by side.
@@ -247,7 +262,7 @@ impl Finish {
             right: std::array::from_fn(|i| self.right[first + i].cast_signed()),
             below: of(&self.clips_below),
             above: of(&self.clips_above),
-            packing: [(0, 0), (128, 0x80)].map(|moved| self.packing(first, moved)),
+            packing: MOVES.map(|moved| self.packing(first, moved)),
         }
     }
 
@@ -256,18 +271,9 @@ impl Finish {
         // A vector holds two pixels of 32 channels, or four where there are 16.
         let n = self.channels.saturating_sub(first);
         let width = if n <= LANES >> 1 { LANES >> 1 } else { LANES };
-        let result = |sums: &[i32], i: usize| {
-            let c = first + i.rem_euclid(width);
-            let result = sums[c]
-                .wrapping_mul(self.scale[c])
-                .wrapping_add(self.half[c]);
-            u8::low_byte(result >> self.right[c]) ^ flip
-        };
+        let result = |sums: &[i32], i: usize| self.result(sums, first + (i & (width - 1))) ^ flip;
         Packing {
-            half: std::array::from_fn(|i| {
-                let c = first + i;
-                self.half[c].wrapping_sub(moved << self.right[c])
-            }),
+            half: std::array::from_fn(|i| self.moved_half(first + i, moved)),
             low: std::array::from_fn(|i| result(&self.least, i)),
             high: std::array::from_fn(|i| result(&self.most, i)),
             flip: [flip; 2 * LANES],
@@ -285,7 +291,38 @@ impl Finish {
             right: block.spread(&right),
             below: block.spread(&self.clips_below),
             above: block.spread(&self.clips_above),
+            packing: MOVES.map(|moved| self.quad_packing(block, moved)),
         }
+    }
+
+    fn quad_packing(&self, block: &Block, (moved, flip): (i32, u8)) -> QuadPacking {
+        let half: Vec<i32> = (0..self.channels)
+            .map(|channel| self.moved_half(channel, moved))
+            .collect();
+        let result = |sums: &[i32], i: usize| {
+            let channel = block.first + (i & (block.width() - 1));
+            self.result(sums, channel) ^ flip
+        };
+        QuadPacking {
+            half: block.spread(&half),
+            low: std::array::from_fn(|i| result(&self.least, i)),
+            high: std::array::from_fn(|i| result(&self.most, i)),
+            flip: [flip; BYTES],
+        }
+    }
+
+    /// Returns the half that rounds for results that are `moved` below themselves.
+    fn moved_half(&self, channel: usize, moved: i32) -> i32 {
+        self.half[channel].wrapping_sub(moved.wrapping_shl(self.right[channel]))
+    }
+
+    /// Returns the low byte of the result of a channel's sum, zero for a channel that does not exist.
+    fn result(&self, sums: &[i32], channel: usize) -> u8 {
+        let Some(sum) = sums.get(channel) else {
+            return 0;
+        };
+        let scaled = sum.wrapping_mul(self.scale[channel]);
+        u8::low_byte(scaled.wrapping_add(self.half[channel]) >> self.right[channel])
     }
 
     /// Checks that every result is an `O`.

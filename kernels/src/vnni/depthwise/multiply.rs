@@ -2,16 +2,19 @@
 #![cfg(target_arch = "x86_64")]
 
 use std::arch::x86_64::{
-    __m512i, _mm_mask_storeu_epi8, _mm256_mask_storeu_epi8, _mm512_add_epi32,
+    __m512i, _mm_mask_storeu_epi8, _mm256_mask_storeu_epi8, _mm512_add_epi32, _mm512_and_si512,
     _mm512_castsi512_si128, _mm512_castsi512_si256, _mm512_cmplt_epi32_mask, _mm512_dpbusd_epi32,
     _mm512_extracti32x4_epi32, _mm512_extracti64x4_epi64, _mm512_load_si512,
-    _mm512_mask_storeu_epi8, _mm512_max_epi32, _mm512_min_epi32, _mm512_mullo_epi32,
-    _mm512_packs_epi16, _mm512_packs_epi32, _mm512_packus_epi16, _mm512_srav_epi32,
-    _mm512_store_si512, _mm512_storeu_si512,
+    _mm512_mask_storeu_epi8, _mm512_max_epi8, _mm512_max_epi32, _mm512_min_epi8, _mm512_min_epi32,
+    _mm512_mullo_epi32, _mm512_packs_epi16, _mm512_packs_epi32, _mm512_packus_epi16,
+    _mm512_set1_epi16, _mm512_srav_epi32, _mm512_store_si512, _mm512_storeu_si512,
+    _mm512_xor_si512,
 };
 
+use std::ops::Range;
+
 use super::{BYTES, Band, Numbers, Plan, QUAD, Quad, WIDTH};
-use crate::finish::{Byte, Extremes, QuadTables};
+use crate::finish::{Byte, Extremes, QuadPacking, QuadTables};
 use crate::lanes::Packable;
 use crate::packed::Line;
 
@@ -22,6 +25,9 @@ pub(super) struct Task<'a> {
     /// What is added to each sum.
     start: Numbers,
     tables: &'a QuadTables,
+    packing: &'a QuadPacking,
+    /// Whether sums are scaled as they are ([`Finish::packs_all`](crate::finish::Finish)).
+    packs_all: bool,
     least: Numbers,
     most: Numbers,
     clipped: u64,
@@ -29,7 +35,7 @@ pub(super) struct Task<'a> {
 
 impl<'a> Task<'a> {
     /// Returns the task of a block.
-    pub(super) fn new<X: Packable<i8>>(plan: &Plan<'a, X>) -> Self {
+    pub(super) fn new<X: Packable<i8>, O: Byte>(plan: &Plan<'a, X>) -> Self {
         let kernel = plan.conv.kernel;
         let tables = &plan.finish.quads[plan.number];
         let n = kernel.extents[0].div_ceil(super::ROWS) * kernel.extents[1];
@@ -48,6 +54,8 @@ impl<'a> Task<'a> {
             ],
             start,
             tables,
+            packing: &tables.packing[usize::from(!O::IS_SIGNED)],
+            packs_all: plan.finish.packs_all,
             least: NO_SUMS[0],
             most: NO_SUMS[1],
             clipped: 0,
@@ -126,31 +134,31 @@ pub(super) fn multiply<X: Packable<i8>, O: Byte>(
         stride: window.stride_w,
         dilation: window.dilation_w,
     };
-    let is_plain = window.kernel_h <= super::ROWS && window.dilation_w == 1;
+    let is_plain = window.kernel_h <= super::ROWS && window.dilation_w == 1 && task.packs_all;
+    // SAFETY: an `O` is a byte.
+    let out = unsafe { std::slice::from_raw_parts_mut(out.as_mut_ptr().cast::<i8>(), out.len()) };
     match (is_plain, window.kernel_w, window.stride_w) {
-        (true, 3, 1) => any_rows::<X, O, 3, 1>(task, band, &columns, out),
-        (true, 3, 2) => any_rows::<X, O, 3, 2>(task, band, &columns, out),
-        (true, 5, 1) => any_rows::<X, O, 5, 1>(task, band, &columns, out),
-        _ => any_rows::<X, O, 0, 0>(task, band, &columns, out),
+        (true, 3, 1) => any_rows::<X, 3, 1>(task, band, &columns, out),
+        (true, 3, 2) => any_rows::<X, 3, 2>(task, band, &columns, out),
+        (true, 5, 1) => any_rows::<X, 5, 1>(task, band, &columns, out),
+        _ => any_rows::<X, 0, 0>(task, band, &columns, out),
     }
 }
 
-/// Writes the results of a band for a kernel of `W` undilated columns and up to four rows, moved by `S` columns; zeros
-/// stand for any kernel.
+/// Writes the results of a band for a kernel of `W` undilated columns and up to four rows, moved by `S` columns, whose
+/// sums are scaled as they are; zeros stand for any kernel and any sums.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-fn any_rows<X: Packable<i8>, O: Byte, const W: usize, const S: usize>(
+fn any_rows<X: Packable<i8>, const W: usize, const S: usize>(
     task: &mut Task<'_>,
     band: &Band<'_, X>,
     columns: &Columns<'_>,
-    out: &mut [O],
+    out: &mut [i8],
 ) {
     let mut ends = NO_SUMS;
-    match (band.n_rows, band.columns.len()) {
-        (2, 1) => results::<X, O, 2, 1, W, S>(task, band, columns, (out, &mut ends)),
-        (2, _) => results::<X, O, 2, 2, W, S>(task, band, columns, (out, &mut ends)),
-        (_, 1) => results::<X, O, 1, 1, W, S>(task, band, columns, (out, &mut ends)),
-        (_, 2 | 3) => results::<X, O, 1, 2, W, S>(task, band, columns, (out, &mut ends)),
-        _ => results::<X, O, 1, 4, W, S>(task, band, columns, (out, &mut ends)),
+    let to = (out, &mut ends);
+    match band.n_rows {
+        2 => all_columns::<X, 2, W, S>(task, band, columns, to),
+        _ => all_columns::<X, 1, W, S>(task, band, columns, to),
     }
     let clips = task.add(&ends);
     if clips.contains(&true) {
@@ -161,30 +169,47 @@ fn any_rows<X: Packable<i8>, O: Byte, const W: usize, const S: usize>(
     }
 }
 
-/// Writes the results of `R` rows, `C` pixels of each row and part at once.
+/// Writes the results of `R` rows: four pixels of each row and part at once, and fewer at the end of a row.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-fn results<
-    X: Packable<i8>,
-    O: Byte,
-    const R: usize,
-    const C: usize,
-    const W: usize,
-    const S: usize,
->(
+fn all_columns<X: Packable<i8>, const R: usize, const W: usize, const S: usize>(
     task: &Task<'_>,
     band: &Band<'_, X>,
     columns: &Columns<'_>,
-    (out, ends): (&mut [O], &mut [Numbers; 2]),
+    (out, ends): (&mut [i8], &mut [Numbers; 2]),
 ) {
     let n = band.columns.len();
+    // Of five and six pixels two are left; a seventh comes with three that are computed again.
+    let fours = match n {
+        0..4 => 0,
+        _ if n & 3 == 3 => n,
+        _ => n & !3,
+    };
+    if fours > 0 {
+        results::<X, R, 4, W, S>(task, band, columns, 0..fours, (out, ends));
+    }
+    match n - fours {
+        0 => {}
+        1 if n == 1 => results::<X, R, 1, W, S>(task, band, columns, 0..1, (out, ends)),
+        _ => results::<X, R, 2, W, S>(task, band, columns, fours.min(n - 2)..n, (out, ends)),
+    }
+}
+
+/// Writes the results of `R` rows and of these pixels of each row and part, `C` pixels at once.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+fn results<X: Packable<i8>, const R: usize, const C: usize, const W: usize, const S: usize>(
+    task: &Task<'_>,
+    band: &Band<'_, X>,
+    columns: &Columns<'_>,
+    pixels: Range<usize>,
+    (out, ends): (&mut [i8], &mut [Numbers; 2]),
+) {
     let plan = band.plan;
     let channels = plan.conv.kernel.extents[2];
     let row_len = plan.conv.window.out_w * channels;
     let is_whole = plan.block.n == BYTES;
-    let mut done = 0;
-    while done < n {
+    for first in pixels.clone().step_by(C) {
         // The last pixels may be some of those before once more.
-        let first = done.min(n - C);
+        let first = first.min(pixels.end - C);
         // SAFETY: this function is compiled for the instructions.
         unsafe {
             let v0 = vector::<R, C, W, S>(task, columns, (0, first), ends);
@@ -196,10 +221,13 @@ fn results<
             let mut bytes = low;
             for (bytes, high) in bytes.iter_mut().zip(&high) {
                 for (bytes, high) in bytes.iter_mut().zip(high) {
-                    *bytes = if O::IS_SIGNED {
-                        _mm512_packs_epi16(*bytes, *high)
+                    *bytes = if W > 0 {
+                        moved_back(task, _mm512_packs_epi16(*bytes, *high))
                     } else {
-                        _mm512_packus_epi16(*bytes, *high)
+                        // Low bytes of results that fit.
+                        let low = _mm512_set1_epi16(0xff);
+                        let words = _mm512_and_si512(*bytes, low);
+                        _mm512_packus_epi16(words, _mm512_and_si512(*high, low))
                     };
                 }
             }
@@ -218,7 +246,24 @@ fn results<
                 }
             }
         }
-        done += C;
+    }
+}
+
+/// Returns the results of 64 channels that are there as signed bytes, brought between their ends.
+///
+/// # Safety
+///
+/// The CPU has the instruction set of this module, and the caller is compiled for it.
+#[inline(always)]
+unsafe fn moved_back(task: &Task<'_>, bytes: __m512i) -> __m512i {
+    let QuadPacking {
+        low, high, flip, ..
+    } = task.packing;
+    // SAFETY: the caller vouches for the instructions; 64 bytes are an aligned vector.
+    unsafe {
+        let bytes = _mm512_min_epi8(bytes, _mm512_load_si512(high.as_ptr().cast()));
+        let bytes = _mm512_max_epi8(bytes, _mm512_load_si512(low.as_ptr().cast()));
+        _mm512_xor_si512(bytes, _mm512_load_si512(flip.as_ptr().cast()))
     }
 }
 
@@ -259,15 +304,22 @@ unsafe fn vector<const R: usize, const C: usize, const W: usize, const S: usize>
         let mut v = sums::<R, C, W, S>(task, columns, (q, first));
         let (mut lo, mut hi) = (numbers(&ends[0], q), numbers(&ends[1], q));
         let tables = task.tables;
-        let (least, most) = (numbers(&tables.least, q), numbers(&tables.most, q));
-        let (scale, half) = (numbers(&tables.scale, q), numbers(&tables.half, q));
+        let half = if W > 0 {
+            &task.packing.half
+        } else {
+            &tables.half
+        };
+        let (scale, half) = (numbers(&tables.scale, q), numbers(half, q));
         let right = numbers(&tables.right, q);
         for v in &mut v {
             for v in v {
                 lo = _mm512_min_epi32(lo, *v);
                 hi = _mm512_max_epi32(hi, *v);
-                let inside = _mm512_min_epi32(_mm512_max_epi32(*v, least), most);
-                let scaled = _mm512_add_epi32(_mm512_mullo_epi32(inside, scale), half);
+                if W == 0 {
+                    *v = _mm512_max_epi32(*v, numbers(&tables.least, q));
+                    *v = _mm512_min_epi32(*v, numbers(&tables.most, q));
+                }
+                let scaled = _mm512_add_epi32(_mm512_mullo_epi32(*v, scale), half);
                 *v = _mm512_srav_epi32(scaled, right);
             }
         }
@@ -365,7 +417,7 @@ fn clipped<X: Packable<i8>, const R: usize, const W: usize, const S: usize>(
     clippy::cast_possible_truncation,
     reason = "a part of 32 or 16 bytes has no more channels"
 )]
-fn store<X: Packable<i8>, O: Byte>(plan: &Plan<'_, X>, pixels: &[__m512i], out: &mut [O]) {
+fn store<X: Packable<i8>>(plan: &Plan<'_, X>, pixels: &[__m512i], out: &mut [i8]) {
     let block = &plan.block;
     let channels = plan.conv.kernel.extents[2];
     let lanes = u64::MAX >> (64 - block.n);
@@ -373,7 +425,7 @@ fn store<X: Packable<i8>, O: Byte>(plan: &Plan<'_, X>, pixels: &[__m512i], out: 
         let bytes = *bytes;
         let mut part = |part: usize| {
             let at = (plan.starts[part] + number) * channels;
-            out[at..at + block.n].as_mut_ptr().cast::<i8>()
+            out[at..at + block.n].as_mut_ptr()
         };
         // SAFETY: as many bytes are written as a slice has.
         unsafe {

@@ -24,8 +24,8 @@ use crate::summary::Exact;
 /// Channels of the tables are a multiple of this; those that do not exist give zeros.
 pub(crate) const LANES: usize = 32;
 
-/// How far below themselves signed and unsigned results are while they are packed, and what moves their bytes back.
-const MOVES: [(i32, u8); 2] = [(0, 0), (128, 0x80)];
+/// How far below themselves results above the signed bytes are while they are packed as such; and what moves a byte back.
+const MOVED: (i32, u8) = (128, 0x80);
 
 /// An integer type of one byte: `u8` or `i8`.
 pub trait Byte: Activation {
@@ -70,6 +70,8 @@ pub struct Finish {
     pub(crate) most: Vec<i32>,
     pub(crate) scale: Vec<i32>,
     pub(crate) half: Vec<i32>,
+    /// The same for results that are packed [`MOVED`].
+    packed_half: Vec<i32>,
     pub(crate) right: Vec<u32>,
     /// Sums with bias below which, and above which, the last step clips.
     pub(crate) clips_below: Vec<i32>,
@@ -78,7 +80,7 @@ pub struct Finish {
     pub(crate) may_clip: bool,
     /// Whether every sum can be scaled as it is, since no product leaves an `i32`.
     pub(crate) scales_all: bool,
-    /// Whether the same holds for products from which 128 times `2^right` is taken: results are packed as signed bytes.
+    /// Whether the same holds for products of results that are packed [`MOVED`].
     pub(crate) packs_all: bool,
     /// Bound of the magnitudes of the sums with bias.
     pub(crate) bound: i64,
@@ -103,18 +105,9 @@ pub(crate) struct QuadTables {
     pub(crate) right: Numbers,
     pub(crate) below: Numbers,
     pub(crate) above: Numbers,
-    /// For results that are signed and unsigned bytes.
-    pub(crate) packing: [QuadPacking; 2],
-}
-
-/// How the results of a block become bytes: as [`Packing`].
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-pub(crate) struct QuadPacking {
-    pub(crate) half: Numbers,
-    pub(crate) low: [u8; BYTES],
-    pub(crate) high: [u8; BYTES],
-    pub(crate) flip: [u8; BYTES],
+    /// The half that rounds, of packed results.
+    pub(crate) packed_half: Numbers,
+    pub(crate) packing: Packing,
 }
 
 /// The tables of 32 channels, side by side.
@@ -123,24 +116,24 @@ pub(crate) struct QuadPacking {
 pub(crate) struct Tables {
     pub(crate) bias: [i32; LANES],
     pub(crate) scale: [i32; LANES],
+    /// The half that rounds, of packed results.
+    pub(crate) half: [i32; LANES],
     pub(crate) right: [i32; LANES],
     pub(crate) below: [i32; LANES],
     pub(crate) above: [i32; LANES],
-    /// For results that are signed and unsigned bytes.
-    pub(crate) packing: [Packing; 2],
+    pub(crate) packing: Packing,
 }
 
-/// How the results of 32 channels become bytes: moved, they saturate as signed ones.
+/// How the results of a block of channels become bytes, in the order of the bytes of some pixels: those of a channel
+/// with results above the signed bytes are moved, and all saturate as signed bytes.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Packing {
-    /// The half that rounds, and the move.
-    pub(crate) half: [i32; LANES],
-    /// Ends of the moved results, in the order of the bytes of some pixels.
-    pub(crate) low: [u8; 2 * LANES],
-    pub(crate) high: [u8; 2 * LANES],
+    /// Ends of the packed results.
+    pub(crate) low: [u8; BYTES],
+    pub(crate) high: [u8; BYTES],
     /// What moves the bytes back.
-    pub(crate) flip: [u8; 2 * LANES],
+    pub(crate) flip: [u8; BYTES],
 }
 
 /// What the sums of a layer, bias added, were.
@@ -217,7 +210,10 @@ impl Finish {
             finish.clips_above[channel] = entry.clips_above;
             let product = bound * i64::from(entry.scale) + i64::from(entry.half);
             finish.scales_all &= product <= i32::MAX.into();
-            finish.packs_all &= product + (128_i64 << entry.right) <= i32::MAX.into();
+            let moved = entry.moved();
+            finish.packs_all &= product + moved <= i32::MAX.into();
+            let packed_half = i64::from(entry.half) - moved;
+            finish.packed_half[channel] = i32::try_from(packed_half).unwrap_or_default();
             finish.bound = finish.bound.max(bound);
             finish.may_clip |= entry.clips_below > i32::MIN || entry.clips_above < i32::MAX;
         }
@@ -240,6 +236,7 @@ impl Finish {
             most: vec![0; padded],
             scale: vec![0; padded],
             half: vec![0; padded],
+            packed_half: vec![0; padded],
             right: vec![0; padded],
             clips_below: vec![i32::MIN; padded],
             clips_above: vec![i32::MAX; padded],
@@ -256,27 +253,31 @@ impl Finish {
 
     fn tables(&self, first: usize) -> Tables {
         let of = |table: &[i32]| std::array::from_fn(|i| table[first + i]);
+        // A vector of bytes holds two pixels of 32 channels, or four where there are 16.
+        let is_half = self.channels.saturating_sub(first) <= LANES >> 1;
+        let width = if is_half { LANES >> 1 } else { LANES };
         Tables {
             bias: of(&self.bias),
             scale: of(&self.scale),
+            half: of(&self.packed_half),
             right: std::array::from_fn(|i| self.right[first + i].cast_signed()),
             below: of(&self.clips_below),
             above: of(&self.clips_above),
-            packing: MOVES.map(|moved| self.packing(first, moved)),
+            packing: self.packing(first, width),
         }
     }
 
-    /// Returns what packs results that are `moved` below themselves as signed bytes; `flip` undoes it.
-    fn packing(&self, first: usize, (moved, flip): (i32, u8)) -> Packing {
-        // A vector holds two pixels of 32 channels, or four where there are 16.
-        let n = self.channels.saturating_sub(first);
-        let width = if n <= LANES >> 1 { LANES >> 1 } else { LANES };
-        let result = |sums: &[i32], i: usize| self.result(sums, first + (i & (width - 1))) ^ flip;
+    /// Returns how the results of pixels with `width` channels from `first` on, a power of two, become bytes.
+    fn packing(&self, first: usize, width: usize) -> Packing {
+        let channel = |i: usize| first + (i & (width - 1));
+        let flip = |i: usize| {
+            let is_moved = self.half.get(channel(i)) != self.packed_half.get(channel(i));
+            if is_moved { MOVED.1 } else { 0 }
+        };
         Packing {
-            half: std::array::from_fn(|i| self.moved_half(first + i, moved)),
-            low: std::array::from_fn(|i| result(&self.least, i)),
-            high: std::array::from_fn(|i| result(&self.most, i)),
-            flip: [flip; 2 * LANES],
+            low: std::array::from_fn(|i| self.result(&self.least, channel(i)) ^ flip(i)),
+            high: std::array::from_fn(|i| self.result(&self.most, channel(i)) ^ flip(i)),
+            flip: std::array::from_fn(flip),
         }
     }
 
@@ -291,29 +292,9 @@ impl Finish {
             right: block.spread(&right),
             below: block.spread(&self.clips_below),
             above: block.spread(&self.clips_above),
-            packing: MOVES.map(|moved| self.quad_packing(block, moved)),
+            packed_half: block.spread(&self.packed_half),
+            packing: self.packing(block.first, block.width()),
         }
-    }
-
-    fn quad_packing(&self, block: &Block, (moved, flip): (i32, u8)) -> QuadPacking {
-        let half: Vec<i32> = (0..self.channels)
-            .map(|channel| self.moved_half(channel, moved))
-            .collect();
-        let result = |sums: &[i32], i: usize| {
-            let channel = block.first + (i & (block.width() - 1));
-            self.result(sums, channel) ^ flip
-        };
-        QuadPacking {
-            half: block.spread(&half),
-            low: std::array::from_fn(|i| result(&self.least, i)),
-            high: std::array::from_fn(|i| result(&self.most, i)),
-            flip: [flip; BYTES],
-        }
-    }
-
-    /// Returns the half that rounds for results that are `moved` below themselves.
-    fn moved_half(&self, channel: usize, moved: i32) -> i32 {
-        self.half[channel].wrapping_sub(moved.wrapping_shl(self.right[channel]))
     }
 
     /// Returns the low byte of the result of a channel's sum, zero for a channel that does not exist.
@@ -389,6 +370,16 @@ impl Channel {
                 clamped(clips_above)
             },
         })
+    }
+
+    /// Returns what is taken from the products so that the results are signed bytes.
+    fn moved(&self) -> i64 {
+        let most = i64::from(self.most) * i64::from(self.scale) + i64::from(self.half);
+        if most >> self.right > i8::MAX.into() {
+            i64::from(MOVED.0) << self.right
+        } else {
+            0
+        }
     }
 
     /// A channel whose every result is zero.

@@ -32,13 +32,14 @@ pub(super) struct FinishedColumns {
     /// What the sums lack: bias, and what the offset of the activations adds.
     start: [i32; COLUMNS],
     scale: [i32; COLUMNS],
+    /// The half that rounds, and what the sums lack, scaled.
+    half: [i32; COLUMNS],
     right: [i32; COLUMNS],
     below: [i32; COLUMNS],
     above: [i32; COLUMNS],
     /// Ends of the sums so far.
     least: [i32; COLUMNS],
     most: [i32; COLUMNS],
-    /// Its half has what the sums lack, scaled.
     packing: Packing,
     first: usize,
     /// A bit for each column.
@@ -57,16 +58,16 @@ impl<O: Byte> Sink for Finished<'_, O> {
     #[inline(always)]
     unsafe fn columns(&self, first: usize, n: usize, start: &[i32; COLUMNS]) -> FinishedColumns {
         let tables = &self.finish.tables[first.div_euclid(COLUMNS)];
-        let packing = tables.packing[usize::from(!O::IS_SIGNED)];
         let mut columns = FinishedColumns {
             start: tables.bias,
             scale: tables.scale,
+            half: tables.half,
             right: tables.right,
             below: tables.below,
             above: tables.above,
             least: [i32::MAX; COLUMNS],
             most: [i32::MIN; COLUMNS],
-            packing,
+            packing: tables.packing,
             first,
             lanes: u32::MAX >> (COLUMNS - n),
             clipped: 0,
@@ -77,9 +78,9 @@ impl<O: Byte> Sink for Finished<'_, O> {
                 let start = _mm512_loadu_si512(start[part * WIDTH..].as_ptr().cast());
                 let start = _mm512_add_epi32(vector(&columns.start, part), start);
                 let scaled = _mm512_mullo_epi32(start, vector(&columns.scale, part));
-                let half = _mm512_add_epi32(vector(&columns.packing.half, part), scaled);
+                let half = _mm512_add_epi32(vector(&columns.half, part), scaled);
                 put(&mut columns.start, part, start);
-                put(&mut columns.packing.half, part, half);
+                put(&mut columns.half, part, half);
             }
         }
         columns
@@ -206,7 +207,7 @@ unsafe fn results<const N: usize, const V: usize>(
         for (i, quad) in quad.iter_mut().enumerate() {
             let (row, part) = ((row + i.div_euclid(V)).min(N - 1), i.rem_euclid(V));
             let scaled = _mm512_mullo_epi32(sums[row][part], vector(&columns.scale, part));
-            let scaled = _mm512_add_epi32(scaled, vector(&columns.packing.half, part));
+            let scaled = _mm512_add_epi32(scaled, vector(&columns.half, part));
             *quad = _mm512_srav_epi32(scaled, vector(&columns.right, part));
         }
         let [a, b, c, d] = quad;

@@ -14,7 +14,7 @@ use std::arch::x86_64::{
 use std::ops::Range;
 
 use super::{BYTES, Band, Numbers, Plan, QUAD, Quad, WIDTH};
-use crate::finish::{Byte, Extremes, QuadPacking, QuadTables};
+use crate::finish::{Byte, Extremes, QuadTables};
 use crate::lanes::Packable;
 use crate::packed::Line;
 
@@ -25,8 +25,7 @@ pub(super) struct Task<'a> {
     /// What is added to each sum.
     start: Numbers,
     tables: &'a QuadTables,
-    packing: &'a QuadPacking,
-    /// Whether sums are scaled as they are ([`Finish::packs_all`](crate::finish::Finish)).
+    /// Whether sums are scaled as they are.
     packs_all: bool,
     least: Numbers,
     most: Numbers,
@@ -35,7 +34,7 @@ pub(super) struct Task<'a> {
 
 impl<'a> Task<'a> {
     /// Returns the task of a block.
-    pub(super) fn new<X: Packable<i8>, O: Byte>(plan: &Plan<'a, X>) -> Self {
+    pub(super) fn new<X: Packable<i8>>(plan: &Plan<'a, X>) -> Self {
         let kernel = plan.conv.kernel;
         let tables = &plan.finish.quads[plan.number];
         let n = kernel.extents[0].div_ceil(super::ROWS) * kernel.extents[1];
@@ -54,7 +53,6 @@ impl<'a> Task<'a> {
             ],
             start,
             tables,
-            packing: &tables.packing[usize::from(!O::IS_SIGNED)],
             packs_all: plan.finish.packs_all,
             least: NO_SUMS[0],
             most: NO_SUMS[1],
@@ -222,7 +220,7 @@ fn results<X: Packable<i8>, const R: usize, const C: usize, const W: usize, cons
             for (bytes, high) in bytes.iter_mut().zip(&high) {
                 for (bytes, high) in bytes.iter_mut().zip(high) {
                     *bytes = if W > 0 {
-                        moved_back(task, _mm512_packs_epi16(*bytes, *high))
+                        packed(task, *bytes, *high)
                     } else {
                         // Low bytes of results that fit.
                         let low = _mm512_set1_epi16(0xff);
@@ -249,21 +247,20 @@ fn results<X: Packable<i8>, const R: usize, const C: usize, const W: usize, cons
     }
 }
 
-/// Returns the results of 64 channels that are there as signed bytes, brought between their ends.
+/// Returns the bytes of two vectors of words, brought between the ends of the results.
 ///
 /// # Safety
 ///
 /// The CPU has the instruction set of this module, and the caller is compiled for it.
 #[inline(always)]
-unsafe fn moved_back(task: &Task<'_>, bytes: __m512i) -> __m512i {
-    let QuadPacking {
-        low, high, flip, ..
-    } = task.packing;
+unsafe fn packed(task: &Task<'_>, low: __m512i, high: __m512i) -> __m512i {
+    let packing = &task.tables.packing;
     // SAFETY: the caller vouches for the instructions; 64 bytes are an aligned vector.
     unsafe {
-        let bytes = _mm512_min_epi8(bytes, _mm512_load_si512(high.as_ptr().cast()));
-        let bytes = _mm512_max_epi8(bytes, _mm512_load_si512(low.as_ptr().cast()));
-        _mm512_xor_si512(bytes, _mm512_load_si512(flip.as_ptr().cast()))
+        let bytes = _mm512_packs_epi16(low, high);
+        let bytes = _mm512_min_epi8(bytes, _mm512_load_si512(packing.high.as_ptr().cast()));
+        let bytes = _mm512_max_epi8(bytes, _mm512_load_si512(packing.low.as_ptr().cast()));
+        _mm512_xor_si512(bytes, _mm512_load_si512(packing.flip.as_ptr().cast()))
     }
 }
 
@@ -305,7 +302,7 @@ unsafe fn vector<const R: usize, const C: usize, const W: usize, const S: usize>
         let (mut lo, mut hi) = (numbers(&ends[0], q), numbers(&ends[1], q));
         let tables = task.tables;
         let half = if W > 0 {
-            &task.packing.half
+            &tables.packed_half
         } else {
             &tables.half
         };

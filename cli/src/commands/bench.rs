@@ -18,6 +18,9 @@ use serde_json::json;
 use crate::args::{Format, FormatArgs, ModelArgs};
 use crate::inputs;
 
+/// How long runs that are not timed go on: processors and caches start slowly.
+const WARM_UP: Duration = Duration::from_millis(100);
+
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
     #[command(flatten)]
@@ -28,7 +31,7 @@ pub(crate) struct BenchArgs {
     /// Threads [default: one a core]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
-    /// Runs that are timed, after one that is not
+    /// Runs that are timed, after a tenth of a second of runs that are not
     #[arg(long, value_name = "N", default_value = "15")]
     runs: NonZeroUsize,
     /// Images to take a batch from, a .npy or .npz [default: random ones]
@@ -72,7 +75,11 @@ fn integer_runs(model: &QuantizedModel, args: &BenchArgs) -> Result<Vec<Duration
         Some(path) => images_of_file(path, model, args.batch.get())?,
         None => random_images(model, args)?,
     };
+    let start = Instant::now();
     executor.outputs(&images)?;
+    while start.elapsed() < WARM_UP {
+        executor.outputs(&images)?;
+    }
     let timed = || {
         let start = Instant::now();
         executor.outputs(&images)?;
@@ -111,6 +118,14 @@ fn calibration_steps(graph: &Graph, args: &BenchArgs) -> Result<Vec<Duration>> {
         epochs,
         ..QuantizeOptions::default()
     };
+    let once = QuantizeOptions {
+        epochs: 1,
+        ..options.clone()
+    };
+    let start = Instant::now();
+    while start.elapsed() < WARM_UP {
+        calibrate_ranges(graph.clone(), samples.clone(), &once, &mut |_| {})?;
+    }
     let mut moments = Vec::new();
     calibrate_ranges(graph.clone(), samples, &options, &mut |_| {
         moments.push(Instant::now());

@@ -12,7 +12,7 @@ use std::arch::x86_64::{
 
 use super::sink::Sink;
 #[cfg(target_arch = "x86_64")]
-use super::tile::WIDTH;
+use super::tile::{ROWS, WIDTH};
 use crate::finish::{Byte, Extremes, Finish, Packing};
 use crate::packed::COLUMNS;
 
@@ -25,6 +25,11 @@ pub(super) struct Finished<'a, O> {
     pub(super) out: &'a mut [O],
     pub(super) extremes: &'a mut Extremes,
 }
+
+/// Sums of a tile, at the address of a vector.
+#[cfg(target_arch = "x86_64")]
+#[repr(align(64))]
+struct Sums([[i32; COLUMNS]; ROWS]);
 
 /// The numbers of a block of columns; those that do not exist clip nothing.
 #[repr(C, align(64))]
@@ -100,9 +105,14 @@ impl<O: Byte> Sink for Finished<'_, O> {
         // caller vouches for the instructions.
         unsafe {
             if add_ends(columns, sums) {
-                // A copy: the sums themselves have no address, and stay in registers.
-                let copy = *sums;
-                count_clipped(columns, &copy);
+                // Stored one by one: a copy of the array would give the sums an address, and keep them in memory.
+                let mut stored = Sums([[0; COLUMNS]; ROWS]);
+                for (stored, sums) in stored.0.iter_mut().zip(sums) {
+                    for (part, sums) in sums.iter().enumerate() {
+                        put(stored, part, *sums);
+                    }
+                }
+                count_clipped::<V>(columns, &stored.0[..N]);
             }
             let mut out = out.add(columns.first).cast::<i8>();
             let per_vector = 4_usize.div_euclid(V);
@@ -170,16 +180,13 @@ unsafe fn add_ends<const N: usize, const V: usize>(
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
 #[cold]
 #[inline(never)]
-fn count_clipped<const N: usize, const V: usize>(
-    columns: &mut FinishedColumns,
-    sums: &[[__m512i; V]; N],
-) {
+fn count_clipped<const V: usize>(columns: &mut FinishedColumns, sums: &[[i32; COLUMNS]]) {
     let mut clipped = 0;
     for sums in sums {
-        for (part, sums) in sums.iter().enumerate() {
+        for part in 0..V {
             // SAFETY: this function is compiled for the instructions.
             unsafe {
-                let sums = _mm512_add_epi32(*sums, vector(&columns.start, part));
+                let sums = _mm512_add_epi32(vector(sums, part), vector(&columns.start, part));
                 let clips = _mm512_cmplt_epi32_mask(sums, vector(&columns.below, part))
                     | _mm512_cmplt_epi32_mask(vector(&columns.above, part), sums);
                 clipped += u64::from(clips.count_ones());

@@ -1,7 +1,8 @@
 //! The executor equals the scalar definition, integer by integer and count by count.
 
 use akida_sim::{
-    CalibratedGraph, CalibratedNode, CalibratedOp, Executor, QuantizedModel, QuantizedOp, lower,
+    CalibratedGraph, CalibratedNode, CalibratedOp, Executor, QuantizedModel, QuantizedOp, Tensor,
+    Values, lower,
 };
 use float_model::{Dtype, Input, Layer};
 use ndarray::{ArrayD, IxDyn};
@@ -9,7 +10,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use quantizer_core::layers::IntegerLayer;
 
-use crate::random::{Numbers, Recipe, graph, pixels, recipes};
+use crate::random::{Numbers, Recipe, graph, pixels, recipes, wide_rectifier};
 
 /// Runs every layer by its definition on what the executor gave it, and compares.
 fn check(model: &QuantizedModel, input: &ArrayD<f32>) {
@@ -53,6 +54,42 @@ proptest! {
         let Ok(model) = lower(graph(&recipe)) else { return Ok(()) };
         check(&model, &pixels(&recipe, edge));
     }
+
+    #[test]
+    fn rectifiers_that_write_no_bytes_equal_the_scalar_definition(
+        recipe in recipes(), edge in 0..4_u8, is_depthwise in any::<bool>()
+    ) {
+        let Ok(model) = lower(wide_rectifier(&recipe, is_depthwise)) else { return Ok(()) };
+        check(&model, &pixels(&recipe, edge));
+    }
+}
+
+#[test]
+fn rectifiers_write_all_types_and_layers_before_them_clip() {
+    // Guards the property above against testing one case only.
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut n_of_type = [0; 3];
+    let mut n_clipped = 0;
+    for number in 0..200 {
+        let recipe = recipes().new_tree(&mut runner).unwrap().current();
+        let Ok(model) = lower(wide_rectifier(&recipe, number % 2 == 0)) else {
+            continue;
+        };
+        let node = |name: &str| model.nodes.iter().position(|n| n.name == name);
+        let (linear, relu) = (node("linear").unwrap(), node("relu").unwrap());
+        let watch = &mut |index: usize, tensor: &Tensor| match &tensor.values {
+            _ if index != relu => {}
+            Values::U8(_) => n_of_type[0] += 1,
+            Values::I16(_) => n_of_type[1] += 1,
+            Values::I32(_) => n_of_type[2] += 1,
+            Values::I8(_) | Values::I64(_) | Values::F32(_) => {}
+        };
+        let run = Executor::new(&model).run(&pixels(&recipe, 0), watch);
+        let counters = &run.unwrap().counters[linear];
+        n_clipped += usize::from(counters.iter().any(|(_, count)| count.saturated > 0));
+    }
+    assert!(n_of_type.iter().all(|n| *n > 5), "types {n_of_type:?}");
+    assert!(n_clipped > 5, "only {n_clipped} layers clip");
 }
 
 #[test]

@@ -261,7 +261,11 @@ impl LinearPlan {
                 self.finished::<i8>(&x, &geometry, finish, (counters, room))
             }
             (Storage::I16, Some(finish)) => {
-                self.finished::<i16>(&x, &geometry, finish, (counters, room))
+                // Rare: a pass more costs less than code of its own for the type.
+                let (words, ends) = self.finished::<i32>(&x, &geometry, finish, (counters, room));
+                let shorts = typed_values(name, &words, Storage::I16)?.into_owned();
+                room.put(words.values);
+                (shorts, ends)
             }
             (Storage::I32, Some(finish)) => {
                 self.finished::<i32>(&x, &geometry, finish, (counters, room))

@@ -243,7 +243,6 @@ macro_rules! finished {
 }
 finished!(u8, finish_bytes);
 finished!(i8, finish_bytes);
-finished!(i16, finish_shorts);
 finished!(i32, finish_words);
 
 fn finish_words(
@@ -254,19 +253,6 @@ fn finish_words(
 ) {
     i32::product(plan, x, place, out);
     Kernels::active().finish_in_place(finish, out, extremes);
-}
-
-fn finish_shorts(
-    plan: &LinearPlan,
-    x: &Values,
-    place: &Place<'_>,
-    (finish, out, extremes): (&Finish, &mut [i16], &mut Extremes),
-) {
-    let mut words = vec![0; out.len()];
-    finish_words(plan, x, place, (finish, &mut words, extremes));
-    for (out, word) in out.iter_mut().zip(words) {
-        *out = i16::narrow(word.into());
-    }
 }
 
 fn finish_bytes<O: Byte>(

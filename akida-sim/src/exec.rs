@@ -1,5 +1,6 @@
 //! The executor: exact integers, saturating exactly where the numerics say.
 
+mod batch;
 mod bounds;
 mod elementwise;
 mod entry;
@@ -15,9 +16,9 @@ mod tensor;
 mod walk;
 mod weights;
 
-use float_model::{Dtype, GraphMemory, apply_step};
-use kernels::{Activation, Isa, Kernels};
-use ndarray::{ArrayD, ArrayViewD, Axis, Slice};
+use float_model::{GraphMemory, apply_step};
+use kernels::{Activation, Isa};
+use ndarray::ArrayD;
 use quantizer_core::layers::Memory;
 use quantizer_core::log2::mul_pow2;
 use quantizer_core::quantizers::InputQuantizer;
@@ -29,7 +30,8 @@ use std::ops::Range;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::ModelError;
-use crate::model::{InputKind, QuantizedModel, QuantizedNode, QuantizedOp};
+use crate::model::{QuantizedModel, QuantizedOp};
+use batch::enter_model;
 use bounds::{Interval, output_interval};
 use epilogue::{Ends, Epilogue};
 use fusion::{Fusion, fuse};
@@ -39,6 +41,7 @@ use room::Room;
 use tensor::{Int, Storage, with_ints, with_storage};
 use walk::Walk;
 
+pub use batch::Batch;
 pub use tensor::{Tensor, Values};
 
 /// Runs a quantized model; made once per model.
@@ -154,16 +157,15 @@ impl<'m> Executor<'m> {
     /// # Errors
     ///
     /// Those of [`run`](Self::run).
-    pub fn outputs(&self, input: &ArrayD<f32>) -> Result<Run, ModelError> {
-        let n_items = input.shape().first().copied().unwrap_or(0);
+    pub fn outputs<'i>(&self, input: impl Into<Batch<'i>>) -> Result<Run, ModelError> {
+        self.outputs_of(&input.into())
+    }
+
+    fn outputs_of(&self, input: &Batch<'_>) -> Result<Run, ModelError> {
+        let n_items = input.n_items();
         let n_threads = rayon::current_num_threads();
         if self.model.is_temporal() || n_items < 2 {
-            return self.walk(
-                input.view(),
-                &mut ModelMemory::default(),
-                None,
-                n_threads < 2,
-            );
+            return self.walk(input, &mut ModelMemory::default(), None, n_threads < 2);
         }
         // Each thread gets at least one group, and a layer runs on one thread where there are more.
         let group = self.groups.n_images.min(n_items.div_ceil(n_threads));
@@ -173,14 +175,13 @@ impl<'m> Executor<'m> {
             .into_par_iter()
             .map(|number| {
                 let end = n_items.min((number + 1) * group);
-                let input = input.slice_axis(Axis(0), Slice::from(number * group..end));
-                self.walk_group(input, is_shared)
+                self.walk_group(&input.items(number * group..end), is_shared)
             })
             .collect();
         joined(runs?)
     }
 
-    /// Returns the outputs for `input`, `[batch, ...]`; integer inputs hold whole numbers.
+    /// Returns the outputs for `input`, an array `[batch, ...]` of floats or bytes; integer inputs hold whole numbers.
     ///
     /// `observer` is called once for each layer with its index and output, in the order of the
     /// model's nodes. A tensor is freed after the last layer that takes it. Temporal layers start
@@ -190,9 +191,9 @@ impl<'m> Executor<'m> {
     ///
     /// Another number of inputs than one, extents that differ from those of the model, values that
     /// are no integers of the input's type, or a layer that cannot run; the layer is named.
-    pub fn run(
+    pub fn run<'i>(
         &self,
-        input: &ArrayD<f32>,
+        input: impl Into<Batch<'i>>,
         observer: &mut dyn FnMut(usize, &Tensor),
     ) -> Result<Run, ModelError> {
         self.run_step(input, &mut ModelMemory::default(), observer)
@@ -205,18 +206,18 @@ impl<'m> Executor<'m> {
     /// # Errors
     ///
     /// Those of [`run`](Self::run), and a batch of other extents than the one before.
-    pub fn run_step(
+    pub fn run_step<'i>(
         &self,
-        input: &ArrayD<f32>,
+        input: impl Into<Batch<'i>>,
         memory: &mut ModelMemory,
         observer: &mut dyn FnMut(usize, &Tensor),
     ) -> Result<Run, ModelError> {
-        self.walk(input.view(), memory, Some(observer), false)
+        self.walk(&input.into(), memory, Some(observer), false)
     }
 
     /// Runs a group of images: the first layers image by image, the others together.
-    fn walk_group(&self, input: ArrayViewD<'_, f32>, is_shared: bool) -> Result<Run, ModelError> {
-        let n_items = input.len_of(Axis(0));
+    fn walk_group(&self, input: &Batch<'_>, is_shared: bool) -> Result<Run, ModelError> {
+        let n_items = input.n_items();
         if self.groups.first == 0 || n_items < 2 {
             return self.walk(input, &mut ModelMemory::default(), None, is_shared);
         }
@@ -224,7 +225,7 @@ impl<'m> Executor<'m> {
         self.in_room(is_shared, |room| {
             let mut all: Option<Walk> = None;
             for item in 0..n_items {
-                let input = input.slice_axis(Axis(0), Slice::from(item..=item));
+                let input = input.items(item..item + 1);
                 let mut walk = Walk::new(self.model);
                 let nodes = 0..self.groups.first;
                 self.steps(nodes, &input, &mut walk, (&mut memory, &mut None, room))?;
@@ -235,7 +236,7 @@ impl<'m> Executor<'m> {
             }
             let mut walk = all.unwrap_or_else(|| Walk::new(self.model));
             let nodes = self.groups.first..self.model.nodes.len();
-            self.steps(nodes, &input, &mut walk, (&mut memory, &mut None, room))?;
+            self.steps(nodes, input, &mut walk, (&mut memory, &mut None, room))?;
             Ok(walk.end(self.model))
         })
     }
@@ -245,7 +246,7 @@ impl<'m> Executor<'m> {
     /// `is_shared` says that other walks occupy the other threads.
     fn walk(
         &self,
-        input: ArrayViewD<'_, f32>,
+        input: &Batch<'_>,
         memory: &mut ModelMemory,
         mut observer: Observer<'_>,
         is_shared: bool,
@@ -253,7 +254,7 @@ impl<'m> Executor<'m> {
         self.in_room(is_shared, |room| {
             let mut walk = Walk::new(self.model);
             let nodes = 0..self.model.nodes.len();
-            self.steps(nodes, &input, &mut walk, (memory, &mut observer, room))?;
+            self.steps(nodes, input, &mut walk, (memory, &mut observer, room))?;
             Ok(walk.end(self.model))
         })
     }
@@ -276,7 +277,7 @@ impl<'m> Executor<'m> {
     fn steps(
         &self,
         range: Range<usize>,
-        input: &ArrayViewD<'_, f32>,
+        input: &Batch<'_>,
         walk: &mut Walk,
         (memory, observer, room): (&mut ModelMemory, &mut Observer<'_>, &mut Room),
     ) -> Result<(), ModelError> {
@@ -358,7 +359,7 @@ impl<'m> Executor<'m> {
         &self,
         index: usize,
         inputs: &Inputs<'_>,
-        input: &ArrayViewD<'_, f32>,
+        input: &Batch<'_>,
         (memory, counters, room): (&mut ModelMemory, &mut Counters, &mut Room),
     ) -> Result<(Tensor, Option<Ends>), ModelError> {
         let node = &self.model.nodes[index];
@@ -446,88 +447,6 @@ fn check_single_input(model: &QuantizedModel) -> Result<(), ModelError> {
             "is a second input: only one is supported",
         )),
     }
-}
-
-fn enter_model(
-    node: &QuantizedNode,
-    kind: &InputKind,
-    x: &ArrayViewD<'_, f32>,
-    (storage, room): (Storage, &mut Room),
-) -> Result<Tensor, ModelError> {
-    let fits = x.ndim() == node.shape.len() + 1
-        && x.shape()[1..]
-            .iter()
-            .zip(&node.shape)
-            .all(|(n, want)| want.is_none_or(|w| w == *n));
-    if !fits {
-        let (got, want) = (x.shape(), &node.shape);
-        let want: Vec<String> = want
-            .iter()
-            .map(|n| n.map_or_else(|| "any".to_owned(), |n| n.to_string()))
-            .collect();
-        let message = format!("expects [batch, {}], got {got:?}", want.join(", "));
-        return Err(ModelError::invalid(&node.name, message));
-    }
-    match kind {
-        InputKind::Float(_) => {
-            if let Some(position) = x.iter().position(|v| !v.is_finite()) {
-                let message = format!("value {position} of the input is not finite");
-                return Err(ModelError::invalid(&node.name, message));
-            }
-            Ok(Tensor::from_floats(x.to_owned()))
-        }
-        InputKind::Raw { dtype, .. } => raw_input(&node.name, *dtype, x, (storage, room)),
-    }
-}
-
-/// Returns the integers of a raw input; each must be one of the type's.
-fn raw_input(
-    name: &str,
-    dtype: Dtype,
-    x: &ArrayViewD<'_, f32>,
-    (storage, room): (Storage, &mut Room),
-) -> Result<Tensor, ModelError> {
-    let (lo, hi) = match dtype {
-        Dtype::UInt8 => (0, 255),
-        Dtype::Int8 => (-128, 127),
-        Dtype::UInt16 => (0, 65_535),
-        Dtype::Int16 => (-32_768, 32_767),
-        Dtype::Int32 | Dtype::Float32 => (i32::MIN, i32::MAX),
-    };
-    let x = x.as_standard_layout();
-    let integer = |v: f32| Some(whole(v)?).filter(|v| (lo..=hi).contains(v));
-    let values = with_storage!(storage, T => {
-        let mut values = room.take::<T>(x.len());
-        let fits = x.as_slice().is_some_and(|x| {
-            Kernels::active().whole_numbers(x, (lo, hi), &mut values)
-        });
-        fits.then(|| T::values(values))
-    });
-    let Some(values) = values else {
-        let wrong = x.iter().find(|v| integer(**v).is_none());
-        let (v, dtype) = (wrong.copied().unwrap_or_default(), dtype.name());
-        return Err(ModelError::invalid(
-            name,
-            format!("input value {v} is no {dtype}"),
-        ));
-    };
-    Ok(Tensor {
-        shape: x.shape().to_vec(),
-        values,
-    })
-}
-
-/// Returns a whole number as an integer, `None` for any other.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    clippy::float_cmp,
-    reason = "a number that comes back unchanged was whole"
-)]
-fn whole(v: f32) -> Option<i32> {
-    let integer = v as i32;
-    // The largest `i32` is no f32: 2^31 would come back too.
-    (integer as f32 == v && v < -(i32::MIN as f32)).then_some(integer)
 }
 
 fn quantize_input(

@@ -31,7 +31,7 @@ mod topology;
 pub mod verify;
 
 pub use akida_sim::{
-    self, Executor, ModelMemory, QuantizedModel, Run, Tensor, check_instruction_set,
+    self, Batch, Executor, ModelMemory, QuantizedModel, Run, Tensor, check_instruction_set,
     instruction_set,
 };
 pub use calibration::{self, Progress};

@@ -1,4 +1,4 @@
-//! Sums to bytes in one pass, in `i32`: bias, rectifier, integer scale, shift and saturation.
+//! Sums to results in one pass, in `i32`: bias, rectifier, integer scale, shift and saturation.
 //!
 //! Every step is monotone in its sum. So the range of the sums of each channel tells afterwards whether any step but
 //! the last clipped something, and how large each intermediate was; nothing is watched in between.
@@ -11,6 +11,7 @@
 )]
 
 mod vector;
+mod words;
 
 use crate::chain::Activation;
 use crate::dispatch::{InstructionSet, Job, dispatch};
@@ -53,7 +54,7 @@ macro_rules! byte {
 byte!(u8, false, #[expect(clippy::cast_sign_loss, reason = "the low bits are asked for")]);
 byte!(i8, true);
 
-/// [`Steps`] that end in a byte and stay in an `i32`, one entry a channel. NUMERICS.md E2.
+/// [`Steps`] that stay in an `i32`, one entry a channel. NUMERICS.md E2.
 ///
 /// ```text
 /// v   = sum + bias
@@ -61,7 +62,7 @@ byte!(i8, true);
 /// ```
 ///
 /// This equals the steps unless one before the last clips: `least` and `most` are the first sums whose results are the
-/// ends of the last range.
+/// ends of the last range. Without a shift that is the range of the sums with bias, and these must not clip, either.
 #[derive(Clone, Debug)]
 pub struct Finish {
     channels: usize,
@@ -86,6 +87,8 @@ pub struct Finish {
     pub(crate) bound: i64,
     /// The same for tiles of 32 channels.
     pub(crate) tables: Vec<Tables>,
+    /// Whether results are shifted; if not, they are sums between two ends.
+    pub(crate) shifts: bool,
     /// What the results lie in.
     range: Limit,
     /// The steps as they are defined.
@@ -170,7 +173,7 @@ struct Channel {
 }
 
 impl Finish {
-    /// Returns the steps in 32 bits for `channels` channels, or `None` if they do not fit or do not end in a byte.
+    /// Returns the steps in 32 bits for `channels` channels, or `None` if they do not fit.
     ///
     /// `largest` bounds the magnitude of the sums.
     ///
@@ -179,17 +182,17 @@ impl Finish {
     /// Panics if a step has another number of channels.
     #[must_use]
     pub fn new(steps: &Steps, channels: usize, largest: u64) -> Option<Self> {
-        let (shifts, limit) = steps.shift.as_ref()?;
-        if channels == 0
-            || !(limit.lo >= -128 && limit.hi <= 127 || limit.lo >= -256 && limit.hi <= 255)
-        {
+        if channels == 0 || steps.scale.is_some() && steps.shift.is_none() {
             return None;
         }
+        let limit = last_limit(steps);
         let padded = channels.next_multiple_of(LANES);
         let mut finish = Self::empty(channels, padded);
+        finish.shifts = steps.shift.is_some();
+        let tops = steps.rectify.iter().filter(|_| !finish.shifts).flatten();
         finish.range = Limit {
             lo: if steps.rectify.is_some() { 0 } else { limit.lo },
-            hi: limit.hi,
+            hi: tops.max().map_or(limit.hi, |top| limit.hi.min(*top)),
         };
         for channel in 0..channels {
             let bias = steps.bias.as_ref().map_or(0, |(bias, _)| bias[channel]);
@@ -199,7 +202,8 @@ impl Finish {
             i32::try_from(bound).ok()?;
             let scale = steps.scale.as_ref().map_or(1, |(scale, _)| scale[channel]);
             let top = steps.rectify.as_ref().map(|tops| tops[channel]);
-            let entry = Channel::new((scale, shifts[channel]), top, *limit, bound)?;
+            let shift = steps.shift.as_ref().map_or(0, |(shift, _)| shift[channel]);
+            let entry = Channel::new((scale, shift), top, limit, bound)?;
             finish.bias[channel] = i32::try_from(bias).ok()?;
             finish.least[channel] = entry.least;
             finish.most[channel] = entry.most;
@@ -245,6 +249,7 @@ impl Finish {
             packs_all: true,
             bound: 0,
             tables: Vec::new(),
+            shifts: false,
             range: Limit { lo: 0, hi: 0 },
             exact: Exact::default(),
             quads: Vec::new(),
@@ -393,6 +398,22 @@ impl Channel {
             clips_below: i32::MIN,
             clips_above: i32::MAX,
         }
+    }
+}
+
+/// Returns the range of the last step that has one, as far as it is one of `i32`.
+fn last_limit(steps: &Steps) -> Limit {
+    let shift = steps.shift.as_ref().map(|(_, limit)| *limit);
+    let bias = steps.bias.as_ref().map(|(_, limit)| *limit);
+    let limit = shift.or(bias).or(steps.sum);
+    // No result leaves an `i32`: what is beyond clips nothing.
+    Limit {
+        lo: limit
+            .map_or(i64::MIN, |limit| limit.lo)
+            .max(i32::MIN.into()),
+        hi: limit
+            .map_or(i64::MAX, |limit| limit.hi)
+            .min(i32::MAX.into()),
     }
 }
 

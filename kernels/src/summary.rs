@@ -64,7 +64,7 @@ impl Exact {
 
 impl Kernels {
     /// Returns what the steps of `finish` came to if their sums came to `extremes`, `None` if a step before the last
-    /// clipped one: then the results are wrong. NUMERICS.md E2.
+    /// clipped one, or any without a shift: then the results are wrong. NUMERICS.md E2.
     ///
     /// # Panics
     ///

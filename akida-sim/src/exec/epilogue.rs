@@ -15,7 +15,7 @@ pub(super) struct Epilogue {
     steps: Steps,
     /// The steps in vectors; absent where they could leave an `i64`.
     narrowing: Option<Narrowing>,
-    /// The steps in one pass to bytes; absent where they need more than an `i32`.
+    /// The steps in one pass; absent where they need more than an `i32`.
     finish: Option<Finish>,
     channels: usize,
 }
@@ -100,13 +100,13 @@ impl Epilogue {
         self.channels
     }
 
-    /// Returns the steps in one pass to bytes, if they can be done so.
+    /// Returns the steps in one pass, if they can be done so.
     pub(super) const fn finish(&self) -> Option<&Finish> {
         self.finish.as_ref()
     }
 
     /// Returns the counts and the ends of `n_results` results that were finished in one pass, `None` if a step before the
-    /// last clipped: then the results are wrong.
+    /// last shift clipped: then the results are wrong.
     pub(super) fn finished(
         &self,
         extremes: &Extremes,

@@ -166,3 +166,76 @@ fn linear_plan(index: usize, plans: &[NodePlan]) -> Option<&LinearPlan> {
     let own = plan.linear.as_ref().filter(|_| !plan.is_fused);
     plan.fusion.as_ref().map(|f| &f.plan).or(own)
 }
+
+#[cfg(test)]
+mod tests {
+    use config_schema::LayerConfig;
+    use float_model::{Activation, Conv2D, Dtype, Input, Layer, Padding, ReLU};
+    use ndarray::Array4;
+    use serde_json::json;
+
+    use crate::exec::Executor;
+    use crate::{CalibratedGraph, CalibratedNode, CalibratedOp, QuantizedLayer, lower};
+
+    fn node(name: &str, input: Option<&str>, op: CalibratedOp) -> CalibratedNode {
+        CalibratedNode {
+            name: name.to_owned(),
+            inputs: input.map(str::to_owned).into_iter().collect(),
+            op,
+        }
+    }
+
+    fn quantized(layer: Layer) -> CalibratedOp {
+        let entry = json!({ "weight_quantizer": { "bitwidth": 8 }, "buffer_bitwidth": 32 });
+        CalibratedOp::Quantized(Box::new(QuantizedLayer {
+            layer,
+            config: LayerConfig::parse(entry.as_object().unwrap()).unwrap(),
+            json: None,
+            ranges: None,
+        }))
+    }
+
+    #[test]
+    fn a_rectifier_that_writes_no_bytes_is_fused_unless_others_take_its_input() {
+        let input = Layer::Input(Input {
+            shape: vec![Some(4), Some(4), Some(3)],
+            dtype: Dtype::UInt8,
+        });
+        let conv = Layer::Conv2D(Conv2D {
+            kernel: Array4::from_elem((1, 1, 3, 5), 0.5),
+            bias: None,
+            strides: [1, 1],
+            padding: Padding::Same,
+            dilation: [1, 1],
+            groups: 1,
+            activation: Activation::Linear,
+            padding_value: None,
+        });
+        let graph = |outputs: &[&str]| CalibratedGraph {
+            name: "wide".to_owned(),
+            nodes: vec![
+                node("input", None, CalibratedOp::Float(Box::new(input.clone()))),
+                node("conv", Some("input"), quantized(conv.clone())),
+                node(
+                    "relu",
+                    Some("conv"),
+                    quantized(Layer::ReLU(ReLU::default())),
+                ),
+                node("dequantizer", Some("relu"), CalibratedOp::Dequantizer),
+                node("other", Some("conv"), CalibratedOp::Dequantizer),
+            ],
+            outputs: outputs.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        let is_fused = |outputs: &[&str]| {
+            let mut graph = graph(outputs);
+            graph
+                .nodes
+                .retain(|node| node.name != "other" || outputs.contains(&"other"));
+            let model = lower(graph).unwrap();
+            let relu = model.nodes.iter().position(|node| node.name == "relu");
+            Executor::new(&model).plans[relu.unwrap()].fusion.is_some()
+        };
+        assert!(is_fused(&["dequantizer"]), "one that is alone");
+        assert!(!is_fused(&["dequantizer", "other"]), "one that is not");
+    }
+}

@@ -5,7 +5,7 @@ mod geometry;
 mod operands;
 mod products;
 
-use kernels::{Activation, Byte, Extremes, Finish};
+use kernels::{Activation, Extremes, Finish};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use crate::ModelError;
 use blocks::{Blocks, Place};
 use geometry::Geometry;
 use operands::Operands;
-use products::Sum;
+use products::{Finished, Sum};
 
 /// A layer with weights, ready to run.
 #[derive(Clone, Debug)]
@@ -194,8 +194,7 @@ impl LinearPlan {
         };
         let enters_as_it_is = rectifier.entries.iter().all(EntryStage::is_identity);
         let is_plain = layer.output.is_none() && !matches!(self.kind, Kind::Separable { .. });
-        let is_byte = matches!(out, Storage::U8 | Storage::I8);
-        if !(enters_as_it_is && is_plain && is_byte) || self.weights.wide {
+        if !(enters_as_it_is && is_plain) || out == Storage::I64 || self.weights.wide {
             return None;
         }
         let tops = rectifier_tops(max.as_ref(), self.out_channels);
@@ -261,6 +260,16 @@ impl LinearPlan {
             (Storage::I8, Some(finish)) => {
                 self.finished::<i8>(&x, &geometry, finish, (counters, room))
             }
+            (Storage::I16, Some(finish)) => {
+                // Rare: a pass more costs less than code of its own for the type.
+                let (words, ends) = self.finished::<i32>(&x, &geometry, finish, (counters, room));
+                let shorts = typed_values(name, &words, Storage::I16)?.into_owned();
+                room.put(words.values);
+                (shorts, ends)
+            }
+            (Storage::I32, Some(finish)) => {
+                self.finished::<i32>(&x, &geometry, finish, (counters, room))
+            }
             _ => with_storage!(self.out, O => {
                 let tensor = if self.final_weights().wide {
                     self.blocks(&x, &geometry, (counters, room), Self::block::<i64, O>)
@@ -272,9 +281,9 @@ impl LinearPlan {
         })
     }
 
-    /// Returns the results of a layer that goes to bytes in one pass; where more than its last step clips, it is done
-    /// again step by step.
-    fn finished<O: Int + Byte>(
+    /// Returns the results of a layer whose steps are one pass; where more than its last step clips, it is done again
+    /// step by step.
+    fn finished<O: Finished>(
         &self,
         x: &Tensor,
         geometry: &Geometry,
@@ -285,7 +294,7 @@ impl LinearPlan {
         let blocks = Blocks::of(self, geometry);
         let mut all = Extremes::new(finish);
         let run = |place: Place<'_>, out: &mut [O], extremes: &mut Extremes| {
-            products::finish(self, &x.values, &place, (finish, out, extremes));
+            O::finish(self, &x.values, &place, (finish, out, extremes));
         };
         if room.is_shared {
             blocks.each(&mut out, |place, out| run(place, out, &mut all));

@@ -10,7 +10,7 @@ use quantizer_core::{Counters, PerAxis, QFormat};
 use super::bounds::Interval;
 use super::room::Room;
 use super::tensor::{Storage, Tensor, Values, convert, with_ints};
-use super::{Executor, Inputs, ModelMemory, dequantize};
+use super::{Batch, Executor, Inputs, ModelMemory, dequantize};
 use crate::ModelError;
 use crate::model::{QuantizedNode, QuantizedOp};
 
@@ -102,13 +102,13 @@ impl Executor<'_> {
             .integers
             .resize_with(self.model.nodes.len(), Memory::default);
         let mut counters = Counters::default();
-        let none = ArrayD::zeros(IxDyn(&[0]));
+        let none = ArrayD::<f32>::zeros(IxDyn(&[0]));
         let inputs = Inputs {
             tensors: inputs.to_vec(),
             ends: None,
         };
         let state = (memory, &mut counters, &mut Room::default());
-        let (output, _) = self.run_node(index, &inputs, &none.view(), state)?;
+        let (output, _) = self.run_node(index, &inputs, &Batch::from(&none), state)?;
         Ok((output, counters))
     }
 

@@ -262,6 +262,64 @@ pub(crate) fn graph(recipe: &Recipe) -> CalibratedGraph {
     }
 }
 
+/// Returns a network whose rectifier, behind a convolution or a depthwise one, has no output quantizer.
+pub(crate) fn wide_rectifier(recipe: &Recipe, is_depthwise: bool) -> CalibratedGraph {
+    let (k, [c0, c1, units, _]) = (recipe.kernel, recipe.channels);
+    let mut b = Builder {
+        recipe: recipe.clone(),
+        numbers: Numbers(recipe.seed),
+        nodes: Vec::new(),
+    };
+    let e = recipe.extent;
+    let input = Input {
+        shape: vec![Some(e), Some(e), Some(c0)],
+        dtype: Dtype::UInt8,
+    };
+    b.float("input", &[], Layer::Input(input));
+    let rescaling = Rescaling {
+        scale: PerAxis::Tensor(1.0 / 200.0),
+        offset: PerAxis::Tensor(0.0),
+    };
+    b.quantized("scale", &["input"], Layer::Rescaling(rescaling), None);
+    let channels = if is_depthwise { c0 } else { c1 };
+    let layer = if is_depthwise {
+        Layer::DepthwiseConv2D(DepthwiseConv2D {
+            kernel: b.numbers.kernel((k, k, c0, 1), recipe.scale),
+            bias: Some(b.numbers.vector(c0, 2.0)),
+            strides: [recipe.stride; 2],
+            padding: Padding::Same,
+            dilation: [1, 1],
+            activation: Activation::Linear,
+        })
+    } else {
+        Layer::Conv2D(b.conv((k, k, c0, c1), recipe.stride))
+    };
+    b.quantized("linear", &["scale"], layer, None);
+    // Ends of all magnitudes, so that results have all types.
+    let max_value = [3.7, 1e-2, 1e-4, 1e-6][(recipe.seed % 4) as usize];
+    let relu = Layer::ReLU(ReLU {
+        max_value: recipe.max_value.then_some(max_value),
+        ..ReLU::default()
+    });
+    b.quantized("relu", &["linear"], relu, None);
+    let per_axis = std::mem::replace(&mut b.recipe.per_axis, false);
+    let gap = Layer::GlobalAveragePooling2D(GlobalAveragePooling2D { keepdims: false });
+    b.quantized("gap", &["relu"], gap, Some(channels));
+    b.recipe.per_axis = per_axis;
+    let dense = Dense {
+        kernel: Array2::from_shape_fn((channels, units), |_| b.numbers.next()),
+        bias: Some(b.numbers.vector(units, 1.0)),
+        activation: Activation::Linear,
+    };
+    b.quantized("dense", &["gap"], Layer::Dense(dense), None);
+    b.push("dequantizer", &["dense"], CalibratedOp::Dequantizer);
+    CalibratedGraph {
+        name: "wide".to_owned(),
+        nodes: b.nodes,
+        outputs: vec!["dequantizer".to_owned()],
+    }
+}
+
 pub(crate) fn recipes() -> impl Strategy<Value = Recipe> {
     let shape = (
         1..8_usize,

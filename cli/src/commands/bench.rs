@@ -9,7 +9,8 @@ use bitproof::akida_sim::{InputKind, QuantizedOp};
 use bitproof::calibration::{IntegerRange, RandomSource, SampleSource};
 use bitproof::float_model::{Dtype, Shape};
 use bitproof::{
-    AnyModel, Executor, Graph, QuantizeOptions, QuantizedModel, Samples, calibrate_ranges, load,
+    AnyModel, Batch, Executor, Graph, QuantizeOptions, QuantizedModel, Samples, calibrate_ranges,
+    load,
 };
 use clap::Args;
 use ndarray::{ArrayD, Axis};
@@ -75,17 +76,61 @@ fn integer_runs(model: &QuantizedModel, args: &BenchArgs) -> Result<Vec<Duration
         Some(path) => images_of_file(path, model, args.batch.get())?,
         None => random_images(model, args)?,
     };
+    let images = Images::of(model, images);
     let start = Instant::now();
-    executor.outputs(&images)?;
+    executor.outputs(images.batch())?;
     while start.elapsed() < WARM_UP {
-        executor.outputs(&images)?;
+        executor.outputs(images.batch())?;
     }
     let timed = || {
         let start = Instant::now();
-        executor.outputs(&images)?;
+        executor.outputs(images.batch())?;
         Ok(start.elapsed())
     };
     (0..args.runs.get()).map(|_| timed()).collect()
+}
+
+/// Images in the type in which they would lie in memory: bytes for a model that takes these.
+enum Images {
+    Floats(ArrayD<f32>),
+    Unsigned(ArrayD<u8>),
+    Signed(ArrayD<i8>),
+}
+
+impl Images {
+    /// Returns the images for a model; floats where they are none of its bytes, so that it says so itself.
+    fn of(model: &QuantizedModel, images: ArrayD<f32>) -> Self {
+        let bytes = match input_of(model) {
+            Some(InputKind::Raw { dtype, .. }) => match dtype {
+                Dtype::UInt8 => bytes(&images).map(Self::Unsigned),
+                Dtype::Int8 => bytes(&images).map(Self::Signed),
+                Dtype::Float32 | Dtype::UInt16 | Dtype::Int16 | Dtype::Int32 => None,
+            },
+            Some(InputKind::Float(_)) | None => None,
+        };
+        bytes.unwrap_or(Self::Floats(images))
+    }
+
+    fn batch(&self) -> Batch<'_> {
+        match self {
+            Self::Floats(images) => images.into(),
+            Self::Unsigned(images) => images.into(),
+            Self::Signed(images) => images.into(),
+        }
+    }
+}
+
+/// Returns the numbers as bytes, `None` if one of them is none.
+fn bytes<T: TryFrom<i32>>(images: &ArrayD<f32>) -> Option<ArrayD<T>> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        clippy::float_cmp,
+        reason = "a number that comes back unchanged was whole"
+    )]
+    let whole = |v: &f32| Some(*v as i32).filter(|whole| *whole as f32 == *v);
+    let bytes = images.iter().map(|v| T::try_from(whole(v)?).ok());
+    ArrayD::from_shape_vec(images.raw_dim(), bytes.collect::<Option<_>>()?).ok()
 }
 
 /// Returns how long each step of a calibration took, observers included.
@@ -159,16 +204,20 @@ fn batch_of(source: &mut dyn SampleSource, path: &Path, batch: usize) -> Result<
     Ok(images)
 }
 
-/// Returns a batch of random integers of the type of the model's input.
-fn random_images(model: &QuantizedModel, args: &BenchArgs) -> Result<ArrayD<f32>> {
-    let input = model.nodes.iter().find_map(|node| match &node.op {
+/// Returns what a model takes.
+fn input_of(model: &QuantizedModel) -> Option<&InputKind> {
+    model.nodes.iter().find_map(|node| match &node.op {
         QuantizedOp::Input(kind) => Some(kind),
         QuantizedOp::InputQuantizer { .. }
         | QuantizedOp::Integer(_)
         | QuantizedOp::Dequantizer(_)
         | QuantizedOp::Float(_) => None,
-    });
-    let (low, high) = match input.context("the model has no input")? {
+    })
+}
+
+/// Returns a batch of random integers of the type of the model's input.
+fn random_images(model: &QuantizedModel, args: &BenchArgs) -> Result<ArrayD<f32>> {
+    let (low, high) = match input_of(model).context("the model has no input")? {
         InputKind::Raw { dtype, .. } | InputKind::Float(dtype) => match dtype {
             Dtype::Int8 => (-128, 127),
             Dtype::Int16 => (-32_768, 32_767),

@@ -1,4 +1,4 @@
-//! Sums that become bytes in one pass equal the formula of every step, on every instruction set.
+//! Sums that become results in one pass equal the formula of every step, on every instruction set.
 use kernels::{
     Byte, Extremes, Finish, Isa, Kernels, Lane, Limit, Packable, Packed, PackedConv,
     PackedDepthwise, PackedDepthwiseConv, PairedDepthwise, Steps, Window,
@@ -22,6 +22,8 @@ struct Channel {
 pub(crate) struct Layer {
     channels: Vec<Channel>,
     rectifies: bool,
+    /// Whether results are scaled and shifted.
+    shifts: bool,
     limit: Limit,
 }
 
@@ -47,11 +49,26 @@ impl Layer {
         Self {
             channels: channels.collect(),
             rectifies,
+            shifts: true,
             limit: Limit {
                 lo: -(1 << bits),
                 hi: (1 << bits) - 1,
             },
         }
+    }
+
+    /// Returns a layer whose results are its sums with bias, if it has a rectifier those up to `top`.
+    fn unshifted(mut self, top: i64) -> Self {
+        for channel in &mut self.channels {
+            (channel.scale, channel.right) = (1, 0);
+            channel.top = channel.top.min(top);
+        }
+        self.shifts = false;
+        self.limit = Limit {
+            lo: i32::MIN.into(),
+            hi: i32::MAX.into(),
+        };
+        self
     }
 
     pub(crate) fn steps(&self) -> Steps {
@@ -64,11 +81,11 @@ impl Layer {
             sum: Some(wide),
             bias: Some((each(|c| c.bias), wide)),
             rectify: self.rectifies.then(|| each(|c| c.top)),
-            scale: Some((each(|c| c.scale), wide)),
-            shift: Some((
-                self.channels.iter().map(|c| -(c.right as i32)).collect(),
-                self.limit,
-            )),
+            scale: self.shifts.then(|| (each(|c| c.scale), wide)),
+            shift: self.shifts.then(|| {
+                let shifts = self.channels.iter().map(|c| -(c.right as i32));
+                (shifts.collect(), self.limit)
+            }),
         }
     }
 
@@ -199,6 +216,38 @@ fn sums_that_an_early_step_clips_have_no_summary() {
     });
 }
 
+#[test]
+fn sums_that_the_last_range_of_unshifted_steps_clips_have_no_summary() {
+    let wide = Limit {
+        lo: -(1 << 40),
+        hi: 1 << 40,
+    };
+    let inside = Limit { lo: -100, hi: 100 };
+    let steps = Steps {
+        sum: Some(wide),
+        bias: Some((vec![7], inside)),
+        rectify: Some(vec![50]),
+        ..Steps::default()
+    };
+    let finish = Finish::new(&steps, 1, 1 << 10).expect("the steps fit in 32 bits");
+    with_each_isa(|kernels| {
+        for (sums, is_safe) in [([-107, 93], true), ([-108, 0], false), ([0, 94], false)] {
+            let mut extremes = Extremes::new(&finish);
+            kernels.finish_in_place(&finish, &mut sums.clone(), &mut extremes);
+            let summary = kernels.summarize(&finish, &extremes);
+            assert_eq!(summary.is_some(), is_safe, "{sums:?}");
+        }
+    });
+    let scaled = Steps {
+        scale: Some((vec![3], wide)),
+        ..steps
+    };
+    assert!(
+        Finish::new(&scaled, 1, 1 << 10).is_none(),
+        "scaled, but not shifted"
+    );
+}
+
 fn check<X, L, O>(case: &Case, bounds: (i128, i128), rectifies: bool, bits: u32)
 where
     X: Packable<L> + Into<i128> + TryFrom<i128>,
@@ -227,21 +276,15 @@ where
     let step = |acc, x: X, w: L| acc + x.into() * Into::<i128>::into(w);
     let sums = naive::conv(&geometry, &x, &kernel, &outside, 0_i128, step);
     let sums = case.rows_of(&sums, filters);
-    let layer = Layer::new(&mut words, filters, rectifies, bits);
-    let largest = sums
-        .iter()
-        .map(|v| v.unsigned_abs() as u64)
-        .max()
-        .unwrap_or(0);
-    let Some(finish) = Finish::new(&layer.steps(), filters, largest) else {
-        return;
-    };
     let narrow: Vec<i32> = sums.iter().map(|v| *v as i32).collect();
-    with_each_isa(|kernels| {
-        assert_finished::<O>(&layer, &finish, &sums, |out, extremes| {
-            kernels.finish(&finish, &narrow, out, extremes);
+    let finishes = finishes::<O>(&mut words, &sums, filters, (rectifies, bits));
+    for (layer, finish) in &finishes {
+        with_each_isa(|kernels| {
+            assert_finished::<O>(layer, finish, &sums, |out, extremes| {
+                kernels.finish(finish, &narrow, out, extremes);
+            });
         });
-    });
+    }
     let n_rows = case.n_taps() * channels;
     let packed = [
         Packed::new(&kernel, n_rows, filters),
@@ -256,10 +299,55 @@ where
                 window,
                 channels,
             };
-            assert_finished::<O>(&layer, &finish, &sums, |out, extremes| {
-                kernels.conv2d_finished(&conv, case.rows.clone(), (&finish, out, extremes));
-            });
+            for (layer, finish) in &finishes {
+                assert_finished::<O>(layer, finish, &sums, |out, extremes| {
+                    kernels.conv2d_finished(&conv, case.rows.clone(), (finish, out, extremes));
+                });
+            }
         }
+    });
+}
+
+/// Returns layers for these sums whose results are bytes: one that shifts, if its steps fit in 32 bits, and if it
+/// rectifies one that does not.
+fn finishes<O: Byte>(
+    words: &mut Words,
+    sums: &[i128],
+    n: usize,
+    (rectifies, bits): (bool, u32),
+) -> Vec<(Layer, Finish)> {
+    let largest = sums.iter().map(|v| v.unsigned_abs() as u64).max();
+    let layer = Layer::new(words, n, rectifies, bits);
+    let top = if O::IS_SIGNED { 127 } else { 255 };
+    let unshifted = rectifies.then(|| layer.clone().unshifted(top));
+    let layers = std::iter::once(layer).chain(unshifted);
+    let finish = |layer: Layer| {
+        let finish = Finish::new(&layer.steps(), n, largest.unwrap_or(0));
+        assert!(
+            layer.shifts || finish.is_some(),
+            "{layer:?} fits in 32 bits"
+        );
+        Some((layer, finish?))
+    };
+    layers.filter_map(finish).collect()
+}
+
+/// Checks results that take the places of their sums, and what the sums were.
+fn assert_finished_in_place(layer: &Layer, finish: &Finish, sums: &[i128]) {
+    let (expected, want) = layer.expected(sums);
+    let n = layer.channels.len();
+    with_each_isa(|kernels| {
+        let mut values: Vec<i32> = sums.iter().map(|v| *v as i32).collect();
+        let mut extremes = Extremes::new(finish);
+        kernels.finish_in_place(finish, &mut values, &mut extremes);
+        let values: Vec<i128> = values.into_iter().map(Into::into).collect();
+        assert_eq!(values, expected, "{layer:?}");
+        assert_eq!(extremes.least[..n], want.least, "{layer:?}");
+        assert_eq!(extremes.most[..n], want.most, "{layer:?}");
+        if layer.shifts {
+            assert_eq!(extremes.clipped, want.clipped, "{layer:?}");
+        }
+        assert_summary(layer, finish, sums, &extremes);
     });
 }
 
@@ -291,15 +379,7 @@ where
     let step = |acc, x: X, w: i8| acc + x.into() * i128::from(w);
     let sums = naive::depthwise(&geometry, &x, &kernel, &Outside::Skip, 0_i128, step);
     let sums = case.rows_of(&sums, channels);
-    let layer = Layer::new(&mut words, channels, rectifies, bits);
-    let largest = sums
-        .iter()
-        .map(|v| v.unsigned_abs() as u64)
-        .max()
-        .unwrap_or(0);
-    let Some(finish) = Finish::new(&layer.steps(), channels, largest) else {
-        return;
-    };
+    let finishes = finishes::<O>(&mut words, &sums, channels, (rectifies, bits));
     let extents = [window.kernel_h, window.kernel_w, channels];
     let packed = PackedDepthwise::new(&kernel, extents);
     for kernels in Kernels::available().filter(|kernels| kernels.packs_depthwise()) {
@@ -308,9 +388,11 @@ where
             kernel: &packed,
             window,
         };
-        assert_finished::<O>(&layer, &finish, &sums, |out, extremes| {
-            kernels.depthwise_finished(&conv, case.rows.clone(), (&finish, out, extremes));
-        });
+        for (layer, finish) in &finishes {
+            assert_finished::<O>(layer, finish, &sums, |out, extremes| {
+                kernels.depthwise_finished(&conv, case.rows.clone(), (finish, out, extremes));
+            });
+        }
     }
     // The least value of `i8` counts as zero.
     let offset = if X::OFFSET == 0 { 0 } else { 128 };
@@ -324,9 +406,11 @@ where
                 kernel: &paired,
                 window,
             };
-            assert_finished::<O>(&layer, &finish, &sums, |out, extremes| {
-                kernels.depthwise_paired(&conv, case.rows.clone(), (&finish, out, extremes));
-            });
+            for (layer, finish) in &finishes {
+                assert_finished::<O>(layer, finish, &sums, |out, extremes| {
+                    kernels.depthwise_paired(&conv, case.rows.clone(), (finish, out, extremes));
+                });
+            }
         });
     }
 }
@@ -373,6 +457,27 @@ proptest! {
         check::<u8, i16, u8>(&case, (0, 255), true, bits);
         check::<i8, i16, i8>(&case, (-128, 127), false, bits);
         check::<i16, i16, u8>(&case, (-4000, 4000), true, 8);
+    }
+
+    #[test]
+    fn sums_finished_in_place_equal_their_steps(
+        n in prop_oneof![1..20_usize, 60..140_usize],
+        n_pixels in 0..6_usize,
+        seed in any::<u64>(),
+        reach in 3..21_u32,
+        (rectifies, bits) in (any::<bool>(), 1..25_u32),
+    ) {
+        let mut words = Words(seed);
+        let largest = 1_i128 << reach;
+        let sums: Vec<i64> = words.integers(n * n_pixels, -largest, largest);
+        let sums: Vec<i128> = sums.into_iter().map(i128::from).collect();
+        let layer = Layer::new(&mut words, n, rectifies, bits);
+        if let Some(finish) = Finish::new(&layer.steps(), n, 1 << reach) {
+            assert_finished_in_place(&layer, &finish, &sums);
+        }
+        let layer = layer.unshifted(i64::MAX);
+        let finish = Finish::new(&layer.steps(), n, 1 << reach).expect("sums of 32 bits");
+        assert_finished_in_place(&layer, &finish, &sums);
     }
 
     #[test]

@@ -142,7 +142,7 @@ fn no_value_of_the_json_makes_a_reader_panic() {
             .chain(input.clone())
             .flatten()
             .collect();
-        let input = ndarray::ArrayD::zeros(shape);
+        let input = ndarray::ArrayD::<f32>::zeros(shape);
         for (i, place) in all.iter().enumerate() {
             let harm = [
                 json!(0),

@@ -216,8 +216,46 @@ fn image_of<'a, X>(x: &'a [X], geometry: &Geometry, image: usize) -> &'a [X] {
     &x[image * len..(image + 1) * len]
 }
 
-/// Writes the finished results of the rows of `place`.
-pub(super) fn finish<O: Byte>(
+/// A type of results that are finished in one pass.
+pub(super) trait Finished: Int {
+    /// Writes the finished results of the rows of `place`.
+    fn finish(
+        plan: &LinearPlan,
+        x: &Values,
+        place: &Place<'_>,
+        results: (&Finish, &mut [Self], &mut Extremes),
+    );
+}
+
+macro_rules! finished {
+    ($t:ident, $finish:ident) => {
+        impl Finished for $t {
+            fn finish(
+                plan: &LinearPlan,
+                x: &Values,
+                place: &Place<'_>,
+                results: (&Finish, &mut [Self], &mut Extremes),
+            ) {
+                $finish(plan, x, place, results);
+            }
+        }
+    };
+}
+finished!(u8, finish_bytes);
+finished!(i8, finish_bytes);
+finished!(i32, finish_words);
+
+fn finish_words(
+    plan: &LinearPlan,
+    x: &Values,
+    place: &Place<'_>,
+    (finish, out, extremes): (&Finish, &mut [i32], &mut Extremes),
+) {
+    i32::product(plan, x, place, out);
+    Kernels::active().finish_in_place(finish, out, extremes);
+}
+
+fn finish_bytes<O: Byte>(
     plan: &LinearPlan,
     x: &Values,
     place: &Place<'_>,

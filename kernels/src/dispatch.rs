@@ -69,6 +69,31 @@ pub(crate) fn dispatch<J: Job>(kernels: Kernels, job: J) {
     }
 }
 
+/// Does a `job` that AVX2 alone is to do, in tiles of its own width.
+///
+/// # Panics
+///
+/// Panics if `kernels` lack the instruction set.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn dispatch_avx2<J: Job>(kernels: Kernels, job: J) {
+    assert!(kernels.isa() >= Isa::Avx2, "{kernels:?} lack AVX2");
+    // SAFETY: a `Kernels` exists only for a set that was detected on this CPU: here one that includes AVX2 and FMA.
+    unsafe { avx2::<_, 6, 16>(job) };
+}
+
+/// Does a `job` that AVX-512 alone is to do, in tiles of its own width.
+///
+/// # Panics
+///
+/// Panics if `kernels` lack the instruction set.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn dispatch_avx512<J: Job>(kernels: Kernels, job: J) {
+    assert!(kernels.isa() >= Isa::Avx512, "{kernels:?} lack AVX-512");
+    // SAFETY: a `Kernels` exists only for a set that was detected on this CPU: here one that includes AVX-512 F, BW,
+    // DQ, VL with AVX2 and FMA.
+    unsafe { avx512::<_, 6, AVX512_COLUMNS>(job) };
+}
+
 /// Does an f32 `job`, like [`dispatch`], with the tiles that a product which mixes channels wants.
 ///
 /// The rows of f32 name their vectors, so tiles of one and two AVX-512 vectors are as good as wide ones. They take more
@@ -113,7 +138,10 @@ pub(crate) fn dispatch<J: Job>(kernels: Kernels, job: J) {
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-pub(crate) use {dispatch as dispatch_f32, dispatch as dispatch_f32_per_channel};
+pub(crate) use {
+    dispatch as dispatch_avx2, dispatch as dispatch_avx512, dispatch as dispatch_f32,
+    dispatch as dispatch_f32_per_channel,
+};
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]

@@ -1,6 +1,7 @@
 //! Passes over f32 elements: rectifiers and largest magnitudes.
 
 use crate::dispatch::{InstructionSet, Job, dispatch};
+use crate::ending::MAGNITUDE;
 use crate::isa::Kernels;
 
 impl Kernels {
@@ -96,10 +97,36 @@ impl Job for Magnitudes<'_> {
     #[inline(always)]
     fn run<S: InstructionSet, const P: usize, const N: usize>(self, _set: S) {
         let Self { x, largest } = self;
-        for pixel in x.chunks_exact(largest.len()) {
-            for (largest, x) in largest.iter_mut().zip(pixel) {
-                *largest = (*largest).max(x.to_bits() & (u32::MAX >> 1));
+        let n_channels = largest.len();
+        if n_channels >= NARROW {
+            return raise(largest, x);
+        }
+        // Several pixels of few channels side by side.
+        let mut groups = [0; NARROW * GROUP];
+        let groups = &mut groups[..n_channels * GROUP];
+        let (whole, rest) = x.split_at(x.len() - x.len() % groups.len());
+        raise(groups, whole);
+        raise(largest, rest);
+        for group in groups.chunks_exact(n_channels) {
+            for (largest, group) in largest.iter_mut().zip(group) {
+                *largest = (*largest).max(*group);
             }
+        }
+    }
+}
+
+/// Fewest channels whose pixels are worth vectors of their own.
+const NARROW: usize = 16;
+
+/// Pixels side by side where there are fewer channels.
+const GROUP: usize = 16;
+
+/// Raises `largest` to the magnitudes of `x`, which is a whole number of times as long.
+#[inline(always)]
+fn raise(largest: &mut [u32], x: &[f32]) {
+    for x in x.chunks_exact(largest.len()) {
+        for (largest, x) in largest.iter_mut().zip(x) {
+            *largest = (*largest).max(x.to_bits() & MAGNITUDE);
         }
     }
 }

@@ -84,6 +84,17 @@ pub(crate) struct ColumnEnding<'a, const N: usize> {
 }
 
 impl<const N: usize> ColumnEnding<'_, N> {
+    /// Returns the same ending for other pixels.
+    #[inline(always)]
+    pub(crate) fn again(&mut self) -> ColumnEnding<'_, N> {
+        ColumnEnding {
+            bias: self.bias,
+            least: self.least,
+            most: self.most,
+            largest: self.largest.as_deref_mut(),
+        }
+    }
+
     /// Ends the chain of one column, lane by lane.
     #[inline(always)]
     pub(crate) fn end(&mut self, acc: f32, n: usize) -> f32 {

@@ -5,11 +5,10 @@ use std::ops::Range;
 use crate::chain::Fused;
 use crate::contract::{check_len, check_per_channel, check_window};
 use crate::depthwise_walk::DepthwiseWalk;
-use crate::depthwise3::Depthwise3;
-use crate::dispatch::{dispatch, dispatch_f32, dispatch_f32_per_channel};
+use crate::dispatch::{dispatch_f32, dispatch_f32_per_channel};
 use crate::ending::Ending;
 use crate::float_products::{FloatMixing, FloatPerChannel, Floats};
-use crate::isa::{Isa, Kernels};
+use crate::isa::Kernels;
 use crate::operands::{Conv2d, ConvTranspose2d, Dense, Depthwise, DepthwiseTranspose};
 use crate::operations::{conv2d_transpose, depthwise_transpose, outside, plan};
 use crate::plan::{Direction, Patch};
@@ -137,21 +136,8 @@ impl Kernels {
         ending.check(channels);
         check_len("output", out.len(), &[rows.len(), window.out_w, channels]);
         let skips = pad.is_none() && !out.is_empty();
-        if skips && self.isa() == Isa::Avx2 && DepthwiseWalk::suits(&window, channels) {
+        if skips && DepthwiseWalk::suits(&window, channels) {
             let job = DepthwiseWalk {
-                x,
-                kernel,
-                window,
-                channels,
-                rows,
-                ending,
-                out,
-            };
-            dispatch(self, job);
-            return;
-        }
-        if skips && Depthwise3::suits(&window, channels) {
-            let job = Depthwise3 {
                 x,
                 kernel,
                 window,

@@ -15,7 +15,6 @@
 mod bytes;
 mod chain;
 mod contract;
-mod depthwise3;
 mod depthwise_walk;
 mod dispatch;
 mod elements;

@@ -68,18 +68,15 @@ pub(super) fn raise(largest: &mut [u32], part: &[u32]) {
     reason = "the layers that mix channels are named"
 )]
 pub(super) fn packed(kernels: Kernels, layer: &Layer) -> Option<PackedFloats> {
-    if !kernels.packs_f32() {
-        return None;
-    }
     match layer {
         Layer::Conv2D(conv) if conv.groups == 1 => {
             let (kernel_h, kernel_w, channels, filters) = conv.kernel.dim();
             let rows = kernel_h * kernel_w * channels;
-            PackedFloats::new(&elements(&conv.kernel), rows, filters)
+            PackedFloats::new(kernels, &elements(&conv.kernel), rows, filters)
         }
         Layer::Dense(dense) => {
             let (rows, filters) = dense.kernel.dim();
-            PackedFloats::new(&matrix(&dense.kernel), rows, filters)
+            PackedFloats::new(kernels, &matrix(&dense.kernel), rows, filters)
         }
         _ => None,
     }

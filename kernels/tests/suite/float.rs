@@ -441,6 +441,29 @@ fn the_largest_magnitude_of_a_channel_tells_infinity_and_nan() {
 }
 
 #[test]
+fn every_number_of_pixels_and_channels_has_its_largest_magnitudes() {
+    let mut words = Words(1);
+    for channels in (1..=17).chain([40]) {
+        for pixels in (0..=50).chain([160]) {
+            let x = words.floats(pixels * channels);
+            let start: Vec<f32> = words.floats(channels).iter().map(|v| v.abs()).collect();
+            let mut expected = start.clone();
+            for (idx, x) in x.iter().enumerate() {
+                let entry = &mut expected[idx % channels];
+                *entry = entry.max(x.abs());
+            }
+            with_each_isa(|kernels| {
+                let mut largest: Vec<u32> = start.iter().map(|v| v.to_bits()).collect();
+                kernels.largest_magnitudes(&x, &mut largest);
+                let found: Vec<f32> = largest.iter().map(|bits| f32::from_bits(*bits)).collect();
+                let context = format!("{kernels:?}, {pixels} pixels of {channels} channels");
+                assert_same_bits(&found, &expected, &context);
+            });
+        }
+    }
+}
+
+#[test]
 fn endings_keep_nan_and_negative_zero() {
     let values = [
         f32::NEG_INFINITY,

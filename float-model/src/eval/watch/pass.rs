@@ -251,7 +251,10 @@ impl<'a> Pass<'a> {
                     work: self.work,
                     most,
                     largest: largest.as_ref(),
-                    packed: step.packed.as_ref(),
+                    packed: step
+                        .packed
+                        .as_ref()
+                        .filter(|packed| packed.suits(self.kernels)),
                 };
                 chained(ends, &node.layer, x, &extents, out.elements_mut());
                 if let (Some(place), Some(largest)) = (place, largest) {

@@ -2,6 +2,7 @@
 
 mod batch;
 mod bounds;
+mod buffer;
 mod elementwise;
 mod entry;
 mod epilogue;
@@ -42,6 +43,7 @@ use tensor::{Int, Storage, with_ints, with_storage};
 use walk::Walk;
 
 pub use batch::Batch;
+pub use buffer::Buffer;
 pub use tensor::{Tensor, Values};
 
 /// Runs a quantized model; made once per model.

@@ -19,7 +19,8 @@ pub use calibrated::{
 };
 pub use error::ModelError;
 pub use exec::{
-    Batch, Executor, ModelMemory, Run, Tensor, Values, check_instruction_set, instruction_set,
+    Batch, Buffer, Executor, ModelMemory, Run, Tensor, Values, check_instruction_set,
+    instruction_set,
 };
 pub use lower::lower;
 pub use model::{InputKind, Provenance, QuantizedModel, QuantizedNode, QuantizedOp};

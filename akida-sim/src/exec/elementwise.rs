@@ -250,7 +250,7 @@ fn pooled<X: Int + kernels::Activation>(x: &[X], window: Window, channels: usize
             };
             Kernels::active().max_pool_int(&pool, 0..window.out_h, out);
         });
-    X::values(out)
+    X::values(out.into())
 }
 
 fn pool_axis(n: usize, pool: PoolOp, axis: usize) -> Option<(usize, usize)> {
@@ -311,7 +311,7 @@ fn add(
     }
     let sums: Vec<i64> = x
         .par_iter()
-        .zip(y)
+        .zip(y.par_iter())
         .with_min_len(CHUNK)
         .map(|(x, y)| x + y)
         .collect();
@@ -352,7 +352,7 @@ fn concatenate(name: &str, inputs: &[&Tensor], out: Storage) -> Result<Tensor, M
                     float => ());
             }
         }
-        O::values(all)
+        O::values(all.into())
     });
     let shape = leading.into_iter().chain([total]).collect();
     Ok(Tensor { shape, values })

@@ -132,12 +132,12 @@ pub(super) fn storage_of(name: &str, x: &Tensor) -> Result<Storage, ModelError> 
 
 fn shifted<X: Int, T: Int>(x: &[X], entry: &EntryStage, n_channels: usize) -> (Values, StageCount) {
     if entry.is_identity() {
-        let values = x
+        let values: Vec<T> = x
             .par_iter()
             .with_min_len(CHUNK)
             .map(|v| T::narrow(v.wide()))
             .collect();
-        return (T::values(values), StageCount::default());
+        return (T::values(values.into()), StageCount::default());
     }
     let mut out = vec![T::narrow(0); x.len()];
     let chunk = CHUNK.div_ceil(n_channels) * n_channels;
@@ -161,5 +161,5 @@ fn shifted<X: Int, T: Int>(x: &[X], entry: &EntryStage, n_channels: usize) -> (V
             total.merge(count);
             total
         });
-    (T::values(out), total)
+    (T::values(out.into()), total)
 }

@@ -1,5 +1,6 @@
 //! What one image after the other uses: buffers, and how far a walk spreads over the threads.
 
+use super::buffer::Buffer;
 use super::tensor::{Int, Values};
 
 /// Buffers of one type that are kept at most.
@@ -16,23 +17,23 @@ pub(super) struct Room {
 /// Buffers by type.
 #[derive(Debug, Default)]
 pub(super) struct Spare {
-    pub(super) u8: Vec<Vec<u8>>,
-    pub(super) i8: Vec<Vec<i8>>,
-    pub(super) i16: Vec<Vec<i16>>,
-    pub(super) i32: Vec<Vec<i32>>,
-    pub(super) i64: Vec<Vec<i64>>,
+    pub(super) u8: Vec<Buffer<u8>>,
+    pub(super) i8: Vec<Buffer<i8>>,
+    pub(super) i16: Vec<Buffer<i16>>,
+    pub(super) i32: Vec<Buffer<i32>>,
+    pub(super) i64: Vec<Buffer<i64>>,
 }
 
 impl Room {
     /// Returns `n` values, whatever they are: the caller writes each of them.
-    pub(super) fn take<T: Int>(&mut self, n: usize) -> Vec<T> {
+    pub(super) fn take<T: Int>(&mut self, n: usize) -> Buffer<T> {
         let spare = T::spare(&mut self.spare);
-        // The smallest that holds as many, so that none is to be cleared, or else the largest.
-        let holds = (0..spare.len()).filter(|i| spare[*i].len() >= n);
-        let smallest = holds.min_by_key(|i| spare[*i].len());
+        let holds = (0..spare.len()).filter(|i| spare[*i].capacity() >= n);
+        let smallest = holds.min_by_key(|i| spare[*i].capacity());
+        // What holds fewer makes place for the larger one.
         let best = smallest.or_else(|| (0..spare.len()).max_by_key(|i| spare[*i].capacity()));
-        let mut values = best.map_or_else(Vec::new, |i| spare.swap_remove(i));
-        values.resize(n, T::narrow(0));
+        let mut values = best.map_or_else(|| Buffer::aligned(n), |i| spare.swap_remove(i));
+        values.set_len(n);
         values
     }
 
@@ -49,11 +50,11 @@ impl Room {
     }
 }
 
-fn keep<T>(spare: &mut Vec<Vec<T>>, values: Vec<T>) {
+fn keep<T: Int>(spare: &mut Vec<Buffer<T>>, values: Buffer<T>) {
     spare.push(values);
     if spare.len() > KEPT {
         // Layers that bring buffers of their own must not fill the places of large ones.
-        let smallest = (0..spare.len()).min_by_key(|i| spare[*i].len());
+        let smallest = (0..spare.len()).min_by_key(|i| spare[*i].capacity());
         smallest.map(|i| spare.swap_remove(i));
     }
 }

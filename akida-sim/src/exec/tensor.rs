@@ -1,5 +1,6 @@
 //! What flows between layers: integers in the narrowest type, or floats.
 
+use super::buffer::Buffer;
 use super::room::Spare;
 use crate::ModelError;
 use float_model::Shape;
@@ -11,15 +12,15 @@ use quantizer_core::tensor::int_to_f32;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Values {
     /// Integers in `[0, 2^8 - 1]`.
-    U8(Vec<u8>),
+    U8(Buffer<u8>),
     /// Integers in `[-2^7, 2^7 - 1]`.
-    I8(Vec<i8>),
+    I8(Buffer<i8>),
     /// Integers in `[-2^15, 2^15 - 1]`.
-    I16(Vec<i16>),
+    I16(Buffer<i16>),
     /// Integers in `[-2^31, 2^31 - 1]`.
-    I32(Vec<i32>),
+    I32(Buffer<i32>),
     /// Wider integers.
-    I64(Vec<i64>),
+    I64(Buffer<i64>),
     /// Floats.
     F32(Vec<f32>),
 }
@@ -53,12 +54,12 @@ impl Storage {
 }
 
 /// An integer type that a [`Values`] can hold.
-pub(crate) trait Int: kernels::Activation {
+pub(crate) trait Int: kernels::Activation + Default {
     /// Returns `v` in this type; the caller knows that it fits.
     fn narrow(v: i64) -> Self;
-    fn values(v: Vec<Self>) -> Values;
+    fn values(v: Buffer<Self>) -> Values;
     /// Returns the spare buffers of this type.
-    fn spare(spare: &mut Spare) -> &mut Vec<Vec<Self>>;
+    fn spare(spare: &mut Spare) -> &mut Vec<Buffer<Self>>;
 }
 
 macro_rules! int {
@@ -71,10 +72,10 @@ macro_rules! int {
                 );
                 <Self as kernels::Activation>::low_bits(v)
             }
-            fn values(v: Vec<Self>) -> Values {
+            fn values(v: Buffer<Self>) -> Values {
                 Values::$variant(v)
             }
-            fn spare(spare: &mut Spare) -> &mut Vec<Vec<Self>> {
+            fn spare(spare: &mut Spare) -> &mut Vec<Buffer<Self>> {
                 &mut spare.$t
             }
         }
@@ -89,10 +90,10 @@ impl Int for i64 {
     fn narrow(v: i64) -> Self {
         v
     }
-    fn values(v: Vec<Self>) -> Values {
+    fn values(v: Buffer<Self>) -> Values {
         Values::I64(v)
     }
-    fn spare(spare: &mut Spare) -> &mut Vec<Vec<Self>> {
+    fn spare(spare: &mut Spare) -> &mut Vec<Buffer<Self>> {
         &mut spare.i64
     }
 }
@@ -193,11 +194,11 @@ impl Tensor {
     pub(crate) fn append(&mut self, other: Self) -> Result<(), ModelError> {
         let same_extents = self.shape.get(1..) == other.shape.get(1..);
         match (&mut self.values, other.values) {
-            (Values::U8(own), Values::U8(other)) if same_extents => own.extend(other),
-            (Values::I8(own), Values::I8(other)) if same_extents => own.extend(other),
-            (Values::I16(own), Values::I16(other)) if same_extents => own.extend(other),
-            (Values::I32(own), Values::I32(other)) if same_extents => own.extend(other),
-            (Values::I64(own), Values::I64(other)) if same_extents => own.extend(other),
+            (Values::U8(own), Values::U8(other)) if same_extents => own.extend(&other),
+            (Values::I8(own), Values::I8(other)) if same_extents => own.extend(&other),
+            (Values::I16(own), Values::I16(other)) if same_extents => own.extend(&other),
+            (Values::I32(own), Values::I32(other)) if same_extents => own.extend(&other),
+            (Values::I64(own), Values::I64(other)) if same_extents => own.extend(&other),
             (Values::F32(own), Values::F32(other)) if same_extents => own.extend(other),
             _ => return Err(ModelError::invalid("the outputs", "differ in extents")),
         }
@@ -224,7 +225,7 @@ pub(crate) fn convert(values: Values, storage: Storage) -> Values {
     let Values::I64(wide) = values else {
         return values;
     };
-    with_storage!(storage, T => T::values(wide.into_iter().map(T::narrow).collect()))
+    with_storage!(storage, T => T::values(wide.iter().map(|v| T::narrow(*v)).collect()))
 }
 
 /// Returns the extents of a batch of `batch` items of `shape`; `None` if one is open.

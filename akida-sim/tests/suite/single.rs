@@ -69,11 +69,11 @@ fn what_a_producer_cannot_give_is_refused() {
     };
     let short = Tensor {
         shape: good.shape.clone(),
-        values: Values::U8(vec![0]),
+        values: Values::U8(vec![0].into()),
     };
     let wide = Tensor {
         shape: good.shape.clone(),
-        values: Values::I64(vec![1 << 40; good.n_values()]),
+        values: Values::I64(vec![1 << 40; good.n_values()].into()),
     };
     let mut other = good.clone();
     other.shape.push(1);

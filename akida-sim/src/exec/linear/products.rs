@@ -40,7 +40,7 @@ impl Sum for i32 {
                     match x {
                         $(Values::$variant(x) => {
                             let pad = match &plan.border {
-                                Some(Values::$variant(border)) => Some(border.as_slice()),
+                                Some(Values::$variant(border)) => Some(&**border),
                                 _ => None,
                             };
                             return run_packed(plan, x, $kernel, pad, place, sums);
@@ -64,7 +64,7 @@ impl Sum for i32 {
         macro_rules! call {
             ($x:ident, $w:ident, $variant:ident) => {{
                 let border = match &plan.border {
-                    Some(Values::$variant(border)) => Some(border.as_slice()),
+                    Some(Values::$variant(border)) => Some(&**border),
                     _ => None,
                 };
                 run_kernel(plan, $x, $w, border, place, sums)
@@ -104,7 +104,7 @@ impl Sum for i64 {
         macro_rules! call {
             ($x:ident, $w:ident, $variant:ident) => {{
                 let border = match &plan.border {
-                    Some(Values::$variant(border)) => Some(border.as_slice()),
+                    Some(Values::$variant(border)) => Some(&**border),
                     _ => None,
                 };
                 run_kernel(plan, $x, $w, border, place, sums)
@@ -178,7 +178,7 @@ fn pairs_conv<'a>(
     };
     let (x, window, rows) = operands(plan, x, place);
     let pad = match &plan.border {
-        Some(Values::U8(border)) => Some(border.as_slice()),
+        Some(Values::U8(border)) => Some(&**border),
         _ => None,
     };
     let conv = PairsConv {
@@ -266,7 +266,7 @@ fn finish_bytes<O: Byte>(
             match x {
                 $(Values::$variant(x) => {
                     let pad = match &plan.border {
-                        Some(Values::$variant(border)) => Some(border.as_slice()),
+                        Some(Values::$variant(border)) => Some(&**border),
                         _ => None,
                     };
                     let (conv, rows) = packed_conv(plan, x, $kernel, pad, place);

@@ -232,7 +232,7 @@ impl<'m> Executor<'m> {
                 let nodes = 0..self.groups.first;
                 self.steps(nodes, &input, &mut walk, (&mut memory, &mut None, room))?;
                 match &mut all {
-                    Some(all) => all.join(walk, self.groups.first - 1)?,
+                    Some(all) => all.join(walk, self.groups.first - 1, room)?,
                     None => all = Some(walk),
                 }
             }
@@ -421,7 +421,7 @@ fn joined(runs: Vec<Run>) -> Result<Run, ModelError> {
             .zip(&run.counters)
             .for_each(|(own, other)| own.merge(other));
         for (own, other) in all.outputs.iter_mut().zip(run.outputs) {
-            own.append(other)?;
+            own.append(&other)?;
         }
     }
     Ok(all)

@@ -119,7 +119,7 @@ pub(crate) struct QuadTables {
 pub(crate) struct Tables {
     pub(crate) bias: [i32; LANES],
     pub(crate) scale: [i32; LANES],
-    /// The half that rounds, of packed results.
+    /// The half that rounds, of packed results, and the bias, scaled.
     pub(crate) half: [i32; LANES],
     pub(crate) right: [i32; LANES],
     pub(crate) below: [i32; LANES],
@@ -264,7 +264,11 @@ impl Finish {
         Tables {
             bias: of(&self.bias),
             scale: of(&self.scale),
-            half: of(&self.packed_half),
+            half: std::array::from_fn(|i| {
+                let c = first + i;
+                let bias = self.bias[c].wrapping_mul(self.scale[c]);
+                self.packed_half[c].wrapping_add(bias)
+            }),
             right: std::array::from_fn(|i| self.right[first + i].cast_signed()),
             below: of(&self.clips_below),
             above: of(&self.clips_above),

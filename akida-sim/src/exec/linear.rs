@@ -380,7 +380,12 @@ impl LinearPlan {
             let n_pixels = out.len().div_euclid(self.out_channels.max(1));
             let mut depthwise = vec![0i32; n_pixels * channels];
             self.depthwise_sums(&x.values, &place, *bits, &mut depthwise, &mut inner);
-            A::dense(&Values::I32(depthwise.into()), pointwise, channels, &mut sums);
+            A::dense(
+                &Values::I32(depthwise.into()),
+                pointwise,
+                channels,
+                &mut sums,
+            );
         } else {
             A::product(self, &x.values, &place, &mut sums);
         }

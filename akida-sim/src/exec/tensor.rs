@@ -191,14 +191,14 @@ impl Tensor {
     /// # Errors
     ///
     /// Items of other extents or another type; the layer is not known here.
-    pub(crate) fn append(&mut self, other: Self) -> Result<(), ModelError> {
+    pub(crate) fn append(&mut self, other: &Self) -> Result<(), ModelError> {
         let same_extents = self.shape.get(1..) == other.shape.get(1..);
-        match (&mut self.values, other.values) {
-            (Values::U8(own), Values::U8(other)) if same_extents => own.extend(&other),
-            (Values::I8(own), Values::I8(other)) if same_extents => own.extend(&other),
-            (Values::I16(own), Values::I16(other)) if same_extents => own.extend(&other),
-            (Values::I32(own), Values::I32(other)) if same_extents => own.extend(&other),
-            (Values::I64(own), Values::I64(other)) if same_extents => own.extend(&other),
+        match (&mut self.values, &other.values) {
+            (Values::U8(own), Values::U8(other)) if same_extents => own.extend(other),
+            (Values::I8(own), Values::I8(other)) if same_extents => own.extend(other),
+            (Values::I16(own), Values::I16(other)) if same_extents => own.extend(other),
+            (Values::I32(own), Values::I32(other)) if same_extents => own.extend(other),
+            (Values::I64(own), Values::I64(other)) if same_extents => own.extend(other),
             (Values::F32(own), Values::F32(other)) if same_extents => own.extend(other),
             _ => return Err(ModelError::invalid("the outputs", "differ in extents")),
         }

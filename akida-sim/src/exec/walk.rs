@@ -3,6 +3,7 @@
 use quantizer_core::Counters;
 
 use super::epilogue::Ends;
+use super::room::Room;
 use super::tensor::Tensor;
 use super::{Run, count_uses};
 use crate::ModelError;
@@ -29,12 +30,18 @@ impl Walk {
         }
     }
 
-    /// Adds other images that are as far: of both, there is the output of node `at` alone.
-    pub(super) fn join(&mut self, mut other: Self, at: usize) -> Result<(), ModelError> {
+    /// Adds other images that are as far: of both, there is the output of node `at` alone. Its buffer goes to `room`.
+    pub(super) fn join(
+        &mut self,
+        mut other: Self,
+        at: usize,
+        room: &mut Room,
+    ) -> Result<(), ModelError> {
         let counters = self.counters.iter_mut().zip(&other.counters);
         counters.for_each(|(own, other)| own.merge(other));
         if let (Some(own), Some(other)) = (&mut self.tensors[at], other.tensors[at].take()) {
-            own.append(other)?;
+            own.append(&other)?;
+            room.put(other.values);
         }
         self.ends[at] = match (self.ends[at].take(), other.ends[at].take()) {
             (Some(own), Some(other)) => Some(own.joined(&other)),

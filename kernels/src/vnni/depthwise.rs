@@ -262,6 +262,22 @@ impl<X: Packable<i8>> Band<'_, X> {
             .map(|row| row * window.in_w * channels)
     }
 
+    /// Returns the lanes of a pixel of each part that no part before has: parts overlap at their start.
+    #[inline]
+    fn own_lanes(&self, pixel: usize) -> u16 {
+        let plan = self.plan;
+        if plan.block.parts == 1 {
+            return u16::MAX;
+        }
+        let lanes = (0..4_usize).map(|lane| {
+            let part = (lane * plan.block.parts) >> 2;
+            let col = plan.starts[part] + self.columns.start + pixel;
+            let is_own = col >= part * plan.part_w;
+            if is_own { 15 << (4 * lane) } else { 0 }
+        });
+        lanes.sum()
+    }
+
     /// Returns how many columns are turned.
     fn n_turned(&self) -> usize {
         n_columns(&self.plan.conv.window, self.columns.len())

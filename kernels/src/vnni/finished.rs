@@ -13,7 +13,7 @@ use std::arch::x86_64::{
 use super::sink::Sink;
 #[cfg(target_arch = "x86_64")]
 use super::tile::{ROWS, WIDTH};
-use crate::finish::{Byte, Extremes, Finish, Packing};
+use crate::finish::{Byte, Extremes, Finish, Tables};
 use crate::packed::COLUMNS;
 
 /// Results of the whole layer, `[pixels, filters]`.
@@ -33,27 +33,23 @@ struct Sums([[i32; COLUMNS]; ROWS]);
 
 /// The numbers of a block of columns; those that do not exist clip nothing.
 #[repr(C, align(64))]
-pub(super) struct FinishedColumns {
+pub(super) struct FinishedColumns<'a> {
     /// What the sums lack: bias, and what the offset of the activations adds.
     start: [i32; COLUMNS],
-    scale: [i32; COLUMNS],
-    /// The half that rounds, and what the sums lack, scaled.
+    /// The half that rounds, of packed results, and what the sums lack, scaled.
     half: [i32; COLUMNS],
-    right: [i32; COLUMNS],
-    below: [i32; COLUMNS],
-    above: [i32; COLUMNS],
     /// Ends of the sums so far.
     least: [i32; COLUMNS],
     most: [i32; COLUMNS],
-    packing: Packing,
+    tables: &'a Tables,
     first: usize,
     /// A bit for each column.
     lanes: u32,
     clipped: u64,
 }
 
-impl<O: Byte> Sink for Finished<'_, O> {
-    type Columns = FinishedColumns;
+impl<'a, O: Byte> Sink for Finished<'a, O> {
+    type Columns = FinishedColumns<'a>;
 
     fn len(&self) -> usize {
         self.out.len()
@@ -61,28 +57,32 @@ impl<O: Byte> Sink for Finished<'_, O> {
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn columns(&self, first: usize, n: usize, start: &[i32; COLUMNS]) -> FinishedColumns {
+    unsafe fn columns(
+        &self,
+        first: usize,
+        n: usize,
+        start: Option<&[i32; COLUMNS]>,
+    ) -> FinishedColumns<'a> {
         let tables = &self.finish.tables[first.div_euclid(COLUMNS)];
         let mut columns = FinishedColumns {
             start: tables.bias,
-            scale: tables.scale,
             half: tables.half,
-            right: tables.right,
-            below: tables.below,
-            above: tables.above,
             least: [i32::MAX; COLUMNS],
             most: [i32::MIN; COLUMNS],
-            packing: tables.packing,
+            tables,
             first,
             lanes: u32::MAX >> (COLUMNS - n),
             clipped: 0,
+        };
+        let Some(start) = start else {
+            return columns;
         };
         for part in 0..COLUMNS.div_euclid(WIDTH) {
             // SAFETY: the caller vouches for the instructions; `start` has 32 numbers.
             unsafe {
                 let start = _mm512_loadu_si512(start[part * WIDTH..].as_ptr().cast());
+                let scaled = _mm512_mullo_epi32(start, vector(&tables.scale, part));
                 let start = _mm512_add_epi32(vector(&columns.start, part), start);
-                let scaled = _mm512_mullo_epi32(start, vector(&columns.scale, part));
                 let half = _mm512_add_epi32(vector(&columns.half, part), scaled);
                 put(&mut columns.start, part, start);
                 put(&mut columns.half, part, half);
@@ -95,7 +95,7 @@ impl<O: Byte> Sink for Finished<'_, O> {
     #[inline(always)]
     unsafe fn take<const N: usize, const V: usize>(
         &mut self,
-        columns: &mut FinishedColumns,
+        columns: &mut FinishedColumns<'_>,
         pixel: usize,
         sums: &[[__m512i; V]; N],
     ) {
@@ -126,7 +126,8 @@ impl<O: Byte> Sink for Finished<'_, O> {
     }
 
     #[cfg(target_arch = "x86_64")]
-    fn close(&mut self, columns: &FinishedColumns) {
+    #[inline(always)]
+    unsafe fn close(&mut self, columns: &FinishedColumns<'_>) {
         let block = columns.first..columns.first + COLUMNS;
         let least = &mut self.extremes.least[block.clone()];
         for (own, least) in least.iter_mut().zip(&columns.least) {
@@ -147,7 +148,7 @@ impl<O: Byte> Sink for Finished<'_, O> {
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 unsafe fn add_ends<const N: usize, const V: usize>(
-    columns: &mut FinishedColumns,
+    columns: &mut FinishedColumns<'_>,
     sums: &[[__m512i; V]; N],
 ) -> bool {
     let mut clips = 0;
@@ -164,8 +165,8 @@ unsafe fn add_ends<const N: usize, const V: usize>(
             let start = vector(&columns.start, part);
             let lo = _mm512_add_epi32(ends[0], start);
             let hi = _mm512_add_epi32(ends[1], start);
-            clips |= _mm512_cmplt_epi32_mask(lo, vector(&columns.below, part));
-            clips |= _mm512_cmplt_epi32_mask(vector(&columns.above, part), hi);
+            clips |= _mm512_cmplt_epi32_mask(lo, vector(&columns.tables.below, part));
+            clips |= _mm512_cmplt_epi32_mask(vector(&columns.tables.above, part), hi);
             let least = _mm512_min_epi32(vector(&columns.least, part), lo);
             let most = _mm512_max_epi32(vector(&columns.most, part), hi);
             put(&mut columns.least, part, least);
@@ -180,20 +181,23 @@ unsafe fn add_ends<const N: usize, const V: usize>(
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
 #[cold]
 #[inline(never)]
-fn count_clipped<const V: usize>(columns: &mut FinishedColumns, sums: &[[i32; COLUMNS]]) {
+fn count_clipped<const V: usize>(columns: &mut FinishedColumns<'_>, sums: &[[i32; COLUMNS]]) {
+    let tables = columns.tables;
     let mut clipped = 0;
-    for sums in sums {
-        for part in 0..V {
-            // SAFETY: this function is compiled for the instructions.
-            unsafe {
-                let sums = _mm512_add_epi32(vector(sums, part), vector(&columns.start, part));
-                let clips = _mm512_cmplt_epi32_mask(sums, vector(&columns.below, part))
-                    | _mm512_cmplt_epi32_mask(vector(&columns.above, part), sums);
-                clipped += u64::from(clips.count_ones());
+    for part in 0..V {
+        // SAFETY: this function is compiled for the instructions.
+        unsafe {
+            let start = vector(&columns.start, part);
+            let (below, above) = (vector(&tables.below, part), vector(&tables.above, part));
+            for sums in sums {
+                let sums = _mm512_add_epi32(vector(sums, part), start);
+                let clips =
+                    _mm512_cmplt_epi32_mask(sums, below) | _mm512_cmplt_epi32_mask(above, sums);
+                clipped += clips.count_ones();
             }
         }
     }
-    columns.clipped += clipped;
+    columns.clipped += u64::from(clipped);
 }
 
 /// Returns the results of the pixels of a vector from `row` on; behind the last row it repeats.
@@ -204,7 +208,7 @@ fn count_clipped<const V: usize>(columns: &mut FinishedColumns, sums: &[[i32; CO
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 unsafe fn results<const N: usize, const V: usize>(
-    columns: &FinishedColumns,
+    columns: &FinishedColumns<'_>,
     sums: &[[__m512i; V]; N],
     row: usize,
 ) -> __m512i {
@@ -213,12 +217,12 @@ unsafe fn results<const N: usize, const V: usize>(
         let mut quad = [sums[row][0]; 4];
         for (i, quad) in quad.iter_mut().enumerate() {
             let (row, part) = ((row + i.div_euclid(V)).min(N - 1), i.rem_euclid(V));
-            let scaled = _mm512_mullo_epi32(sums[row][part], vector(&columns.scale, part));
+            let scaled = _mm512_mullo_epi32(sums[row][part], vector(&columns.tables.scale, part));
             let scaled = _mm512_add_epi32(scaled, vector(&columns.half, part));
-            *quad = _mm512_srav_epi32(scaled, vector(&columns.right, part));
+            *quad = _mm512_srav_epi32(scaled, vector(&columns.tables.right, part));
         }
         let [a, b, c, d] = quad;
-        let packing = &columns.packing;
+        let packing = &columns.tables.packing;
         let bytes = _mm512_packs_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
         // Packing works inside 128 bits: four bytes of each vector stand side by side.
         let order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);

@@ -15,13 +15,19 @@ pub(super) trait Sink {
     /// Returns the number of results.
     fn len(&self) -> usize;
 
-    /// Returns what it has for the `n` columns from `first` on; `start` is what the sums lack.
+    /// Returns what it has for the `n` columns from `first` on; `start` is what their sums lack, if
+    /// they lack anything.
     ///
     /// # Safety
     ///
     /// The CPU has the instruction set of this module, and the caller is compiled for it.
     #[cfg(target_arch = "x86_64")]
-    unsafe fn columns(&self, first: usize, n: usize, start: &[i32; COLUMNS]) -> Self::Columns;
+    unsafe fn columns(
+        &self,
+        first: usize,
+        n: usize,
+        start: Option<&[i32; COLUMNS]>,
+    ) -> Self::Columns;
 
     /// Takes the sums of the pixels from `pixel` on, `V` vectors of columns each.
     ///
@@ -37,8 +43,12 @@ pub(super) trait Sink {
     );
 
     /// Ends a block of columns.
+    ///
+    /// # Safety
+    ///
+    /// As for [`columns`](Self::columns).
     #[cfg(target_arch = "x86_64")]
-    fn close(&mut self, columns: &Self::Columns);
+    unsafe fn close(&mut self, columns: &Self::Columns);
 }
 
 /// Sums as they are, `[pixels, filters]`.
@@ -63,11 +73,16 @@ impl Sink for Plain<'_> {
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn columns(&self, first: usize, n: usize, start: &[i32; COLUMNS]) -> PlainColumns {
+    unsafe fn columns(
+        &self,
+        first: usize,
+        n: usize,
+        start: Option<&[i32; COLUMNS]>,
+    ) -> PlainColumns {
         PlainColumns {
             first,
             n,
-            start: *start,
+            start: start.copied().unwrap_or([0; COLUMNS]),
         }
     }
 
@@ -99,5 +114,6 @@ impl Sink for Plain<'_> {
     }
 
     #[cfg(target_arch = "x86_64")]
-    fn close(&mut self, _: &PlainColumns) {}
+    #[inline(always)]
+    unsafe fn close(&mut self, _: &PlainColumns) {}
 }

@@ -93,7 +93,8 @@ fn blocks<L: Lane, S: Sink>(
             any_tiles::<L, S>(&operands, n_rows, &tiles, (sink, &mut columns));
             from += n_tiles * n_rows;
         }
-        sink.close(&columns);
+        // SAFETY: this function is compiled for the instructions.
+        unsafe { sink.close(&columns) };
     }
 }
 
@@ -107,12 +108,15 @@ fn columns<L: Lane, S: Sink>(
     sink: &S,
 ) -> S::Columns {
     let mut start = [0; COLUMNS];
-    for (start, sum) in start.iter_mut().zip(&kernel.sums[first..]) {
-        *start = sum.wrapping_mul(-offset);
+    if offset != 0 {
+        for (start, sum) in start.iter_mut().zip(&kernel.sums[first..]) {
+            *start = sum.wrapping_mul(-offset);
+        }
     }
+    let start = Some(&start).filter(|_| offset != 0);
     let n = COLUMNS.min(kernel.filters - first);
     // SAFETY: this function is compiled for the instructions.
-    unsafe { sink.columns(first, n, &start) }
+    unsafe { sink.columns(first, n, start) }
 }
 
 /// How many tiles have how many rows: heights differ by a pair at most, since a low tile waits for its few sums.

@@ -61,6 +61,7 @@ impl<'a> Task<'a> {
     }
 
     /// Adds what the sums were to `extremes`.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
     pub(super) fn close<X>(&self, plan: &Plan<'_, X>, extremes: &mut Extremes) {
         extremes.clipped += self.clipped;
         let block = &plan.block;
@@ -379,28 +380,50 @@ fn clipped<X: Packable<i8>, const R: usize, const W: usize, const S: usize>(
     columns: &Columns<'_>,
     clips: [bool; QUAD],
 ) -> u64 {
-    let plan = band.plan;
     let mut count = 0;
-    for number in 0..band.columns.len() {
-        // Parts overlap at their start: those pixels count once.
-        let mut lanes = 0_u16;
-        for lane in 0..4 {
-            let part = (lane * plan.block.parts) >> 2;
-            let col = plan.starts[part] + band.columns.start + number;
-            if col >= part * plan.part_w {
-                lanes |= 15 << (4 * lane);
-            }
-        }
-        for q in (0..QUAD).filter(|q| clips[*q]) {
+    let n = band.columns.len();
+    for q in (0..QUAD).filter(|q| clips[*q]) {
+        let fours = n & !3;
+        for first in (0..fours).step_by(4) {
             // SAFETY: this function is compiled for the instructions.
-            unsafe {
-                let tables = task.tables;
-                let (below, above) = (numbers(&tables.below, q), numbers(&tables.above, q));
-                for sums in sums::<R, 1, W, S>(task, columns, (q, number)) {
-                    let outside = _mm512_cmplt_epi32_mask(sums[0], below)
-                        | _mm512_cmplt_epi32_mask(above, sums[0]);
-                    count += u64::from((outside & lanes).count_ones());
-                }
+            count += unsafe { outside::<X, R, 4, W, S>(task, band, columns, (q, first)) };
+        }
+        for first in fours..n {
+            // SAFETY: as above.
+            count += unsafe { outside::<X, R, 1, W, S>(task, band, columns, (q, first)) };
+        }
+    }
+    u64::from(count)
+}
+
+/// Returns how many sums of vector `q` of the pixels from `first` on the last step clips.
+///
+/// # Safety
+///
+/// The CPU has the instruction set of this module, and the caller is compiled for it.
+#[inline(always)]
+unsafe fn outside<
+    X: Packable<i8>,
+    const R: usize,
+    const C: usize,
+    const W: usize,
+    const S: usize,
+>(
+    task: &Task<'_>,
+    band: &Band<'_, X>,
+    columns: &Columns<'_>,
+    (q, first): (usize, usize),
+) -> u32 {
+    let tables = task.tables;
+    let mut count = 0;
+    // SAFETY: the caller vouches for the instructions.
+    unsafe {
+        let (below, above) = (numbers(&tables.below, q), numbers(&tables.above, q));
+        for sums in sums::<R, C, W, S>(task, columns, (q, first)) {
+            for (c, sums) in sums.into_iter().enumerate() {
+                let outside =
+                    _mm512_cmplt_epi32_mask(sums, below) | _mm512_cmplt_epi32_mask(above, sums);
+                count += (outside & band.own_lanes(first + c)).count_ones();
             }
         }
     }

@@ -25,9 +25,6 @@ use crate::summary::Exact;
 /// Channels of the tables are a multiple of this; those that do not exist give zeros.
 pub(crate) const LANES: usize = 32;
 
-/// How far below themselves results above the signed bytes are while they are packed as such; and what moves a byte back.
-const MOVED: (i32, u8) = (128, 0x80);
-
 /// An integer type of one byte: `u8` or `i8`.
 pub trait Byte: Activation {
     /// Whether it is `i8`.
@@ -71,8 +68,6 @@ pub struct Finish {
     pub(crate) most: Vec<i32>,
     pub(crate) scale: Vec<i32>,
     pub(crate) half: Vec<i32>,
-    /// The same for results that are packed [`MOVED`].
-    packed_half: Vec<i32>,
     pub(crate) right: Vec<u32>,
     /// Sums with bias below which, and above which, the last step clips.
     pub(crate) clips_below: Vec<i32>,
@@ -81,8 +76,6 @@ pub struct Finish {
     pub(crate) may_clip: bool,
     /// Whether every sum can be scaled as it is, since no product leaves an `i32`.
     pub(crate) scales_all: bool,
-    /// Whether the same holds for products of results that are packed [`MOVED`].
-    pub(crate) packs_all: bool,
     /// Bound of the magnitudes of the sums with bias.
     pub(crate) bound: i64,
     /// The same for tiles of 32 channels.
@@ -108,8 +101,6 @@ pub(crate) struct QuadTables {
     pub(crate) right: Numbers,
     pub(crate) below: Numbers,
     pub(crate) above: Numbers,
-    /// The half that rounds, of packed results.
-    pub(crate) packed_half: Numbers,
     pub(crate) packing: Packing,
 }
 
@@ -119,7 +110,7 @@ pub(crate) struct QuadTables {
 pub(crate) struct Tables {
     pub(crate) bias: [i32; LANES],
     pub(crate) scale: [i32; LANES],
-    /// The half that rounds, of packed results, and the bias, scaled.
+    /// The half that rounds, and the bias, scaled.
     pub(crate) half: [i32; LANES],
     pub(crate) right: [i32; LANES],
     pub(crate) below: [i32; LANES],
@@ -127,16 +118,12 @@ pub(crate) struct Tables {
     pub(crate) packing: Packing,
 }
 
-/// How the results of a block of channels become bytes, in the order of the bytes of some pixels: those of a channel
-/// with results above the signed bytes are moved, and all saturate as signed bytes.
+/// The ends of the results of a block of channels, in the order of the bytes of some pixels.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Packing {
-    /// Ends of the packed results.
     pub(crate) low: [u8; BYTES],
     pub(crate) high: [u8; BYTES],
-    /// What moves the bytes back.
-    pub(crate) flip: [u8; BYTES],
 }
 
 /// What the sums of a layer, bias added, were.
@@ -214,10 +201,6 @@ impl Finish {
             finish.clips_above[channel] = entry.clips_above;
             let product = bound * i64::from(entry.scale) + i64::from(entry.half);
             finish.scales_all &= product <= i32::MAX.into();
-            let moved = entry.moved();
-            finish.packs_all &= product + moved <= i32::MAX.into();
-            let packed_half = i64::from(entry.half) - moved;
-            finish.packed_half[channel] = i32::try_from(packed_half).unwrap_or_default();
             finish.bound = finish.bound.max(bound);
             finish.may_clip |= entry.clips_below > i32::MIN || entry.clips_above < i32::MAX;
         }
@@ -240,13 +223,11 @@ impl Finish {
             most: vec![0; padded],
             scale: vec![0; padded],
             half: vec![0; padded],
-            packed_half: vec![0; padded],
             right: vec![0; padded],
             clips_below: vec![i32::MIN; padded],
             clips_above: vec![i32::MAX; padded],
             may_clip: false,
             scales_all: true,
-            packs_all: true,
             bound: 0,
             tables: Vec::new(),
             shifts: false,
@@ -267,7 +248,7 @@ impl Finish {
             half: std::array::from_fn(|i| {
                 let c = first + i;
                 let bias = self.bias[c].wrapping_mul(self.scale[c]);
-                self.packed_half[c].wrapping_add(bias)
+                self.half[c].wrapping_add(bias)
             }),
             right: std::array::from_fn(|i| self.right[first + i].cast_signed()),
             below: of(&self.clips_below),
@@ -276,17 +257,13 @@ impl Finish {
         }
     }
 
-    /// Returns how the results of pixels with `width` channels from `first` on, a power of two, become bytes.
+    /// Returns the ends of the results of pixels with `width` channels from `first` on, a power of two.
     fn packing(&self, first: usize, width: usize) -> Packing {
-        let channel = |i: usize| first + (i & (width - 1));
-        let flip = |i: usize| {
-            let is_moved = self.half.get(channel(i)) != self.packed_half.get(channel(i));
-            if is_moved { MOVED.1 } else { 0 }
-        };
+        let results =
+            |sums: &[i32]| std::array::from_fn(|i| self.result(sums, first + (i & (width - 1))));
         Packing {
-            low: std::array::from_fn(|i| self.result(&self.least, channel(i)) ^ flip(i)),
-            high: std::array::from_fn(|i| self.result(&self.most, channel(i)) ^ flip(i)),
-            flip: std::array::from_fn(flip),
+            low: results(&self.least),
+            high: results(&self.most),
         }
     }
 
@@ -301,7 +278,6 @@ impl Finish {
             right: block.spread(&right),
             below: block.spread(&self.clips_below),
             above: block.spread(&self.clips_above),
-            packed_half: block.spread(&self.packed_half),
             packing: self.packing(block.first, block.width()),
         }
     }
@@ -323,6 +299,12 @@ impl Finish {
             "results in {:?} fit the type of the output",
             self.range
         );
+    }
+
+    /// Returns whether sums can be scaled as they are, and their results saturate as they are packed.
+    pub(crate) const fn packs_all<O: Byte>(&self) -> bool {
+        // Unsigned bytes saturate at zero from below.
+        self.scales_all && (O::IS_SIGNED || self.range.lo == 0)
     }
 
     /// Returns the number of channels.
@@ -379,16 +361,6 @@ impl Channel {
                 clamped(clips_above)
             },
         })
-    }
-
-    /// Returns what is taken from the products so that the results are signed bytes.
-    fn moved(&self) -> i64 {
-        let most = i64::from(self.most) * i64::from(self.scale) + i64::from(self.half);
-        if most >> self.right > i8::MAX.into() {
-            i64::from(MOVED.0) << self.right
-        } else {
-            0
-        }
     }
 
     /// A channel whose every result is zero.

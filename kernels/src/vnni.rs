@@ -15,6 +15,7 @@
 mod depthwise;
 mod finished;
 mod gather;
+mod packing;
 mod sink;
 mod tile;
 
@@ -94,7 +95,7 @@ impl Kernels {
         let pixels = self.check_packed(conv, &rows, out.len());
         if self.isa() != Isa::Vnni {
             Sums::new(self, conv).finish(pixels.start, (finish, out, extremes));
-        } else if finish.packs_all && finish.bound < i64::from(i32::MAX) - lacking(conv) {
+        } else if finish.packs_all::<O>() && finish.bound < i64::from(i32::MAX) - lacking(conv) {
             let mut sink = Finished {
                 finish,
                 out,

@@ -310,7 +310,7 @@ fn run_block<X: Packable<i8>, O: Byte>(
     let window = &plan.conv.window;
     let row_len = window.out_w * plan.conv.kernel.extents[2];
     let n_rows = plan.rows_of_a_band();
-    let mut task = Task::new(plan);
+    let mut task = Task::new::<X, O>(plan);
     let bands = plan.rows.clone().step_by(n_rows);
     for (row, out) in bands.zip(out.chunks_mut(n_rows * row_len)) {
         for from in (0..plan.part_w).step_by(plan.chunk) {

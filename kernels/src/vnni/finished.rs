@@ -5,11 +5,13 @@ use std::arch::x86_64::{
     __m512i, _mm_mask_storeu_epi8, _mm256_mask_storeu_epi8, _mm512_add_epi32,
     _mm512_castsi512_si128, _mm512_castsi512_si256, _mm512_cmplt_epi32_mask,
     _mm512_extracti32x4_epi32, _mm512_extracti64x4_epi64, _mm512_load_si512, _mm512_loadu_si512,
-    _mm512_max_epi8, _mm512_max_epi32, _mm512_min_epi8, _mm512_min_epi32, _mm512_mullo_epi32,
-    _mm512_packs_epi16, _mm512_packs_epi32, _mm512_permutexvar_epi32, _mm512_set_epi32,
-    _mm512_set1_epi32, _mm512_srav_epi32, _mm512_store_si512, _mm512_xor_si512,
+    _mm512_max_epi32, _mm512_min_epi32, _mm512_mullo_epi32, _mm512_packs_epi32,
+    _mm512_permutexvar_epi32, _mm512_set_epi32, _mm512_set1_epi32, _mm512_srav_epi32,
+    _mm512_store_si512,
 };
 
+#[cfg(target_arch = "x86_64")]
+use super::packing::{between, pack};
 use super::sink::Sink;
 #[cfg(target_arch = "x86_64")]
 use super::tile::{ROWS, WIDTH};
@@ -36,7 +38,7 @@ struct Sums([[i32; COLUMNS]; ROWS]);
 pub(super) struct FinishedColumns<'a> {
     /// What the sums lack: bias, and what the offset of the activations adds.
     start: [i32; COLUMNS],
-    /// The half that rounds, of packed results, and what the sums lack, scaled.
+    /// The half that rounds, and what the sums lack, scaled.
     half: [i32; COLUMNS],
     /// Ends of the sums so far.
     least: [i32; COLUMNS],
@@ -118,7 +120,7 @@ impl<'a, O: Byte> Sink for Finished<'a, O> {
             let per_vector = 4_usize.div_euclid(V);
             for row in (0..N).step_by(per_vector) {
                 let n_rows = per_vector.min(N - row);
-                let bytes = results(columns, sums, row);
+                let bytes = results::<O, N, V>(columns, sums, row);
                 store::<V>(bytes, (out, filters), (n_rows, columns.lanes));
                 out = out.wrapping_add(per_vector * filters);
             }
@@ -207,7 +209,7 @@ fn count_clipped<const V: usize>(columns: &mut FinishedColumns<'_>, sums: &[[i32
 /// The CPU has the instruction set of this module, and the caller is compiled for it.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-unsafe fn results<const N: usize, const V: usize>(
+unsafe fn results<O: Byte, const N: usize, const V: usize>(
     columns: &FinishedColumns<'_>,
     sums: &[[__m512i; V]; N],
     row: usize,
@@ -222,14 +224,13 @@ unsafe fn results<const N: usize, const V: usize>(
             *quad = _mm512_srav_epi32(scaled, vector(&columns.tables.right, part));
         }
         let [a, b, c, d] = quad;
-        let packing = &columns.tables.packing;
-        let bytes = _mm512_packs_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
+        let bytes = pack::<O>(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
         // Packing works inside 128 bits: four bytes of each vector stand side by side.
         let order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
-        let bytes = _mm512_permutexvar_epi32(order, bytes);
-        let bytes = _mm512_min_epi8(bytes, _mm512_load_si512(packing.high.as_ptr().cast()));
-        let bytes = _mm512_max_epi8(bytes, _mm512_load_si512(packing.low.as_ptr().cast()));
-        _mm512_xor_si512(bytes, _mm512_load_si512(packing.flip.as_ptr().cast()))
+        between::<O>(
+            &columns.tables.packing,
+            _mm512_permutexvar_epi32(order, bytes),
+        )
     }
 }
 

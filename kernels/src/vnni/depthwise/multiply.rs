@@ -2,17 +2,16 @@
 #![cfg(target_arch = "x86_64")]
 
 use std::arch::x86_64::{
-    __m512i, _mm_mask_storeu_epi8, _mm256_mask_storeu_epi8, _mm512_add_epi32, _mm512_and_si512,
+    __m512i, _mm_mask_storeu_epi8, _mm256_mask_storeu_epi8, _mm512_add_epi32,
     _mm512_castsi512_si128, _mm512_castsi512_si256, _mm512_cmplt_epi32_mask, _mm512_dpbusd_epi32,
     _mm512_extracti32x4_epi32, _mm512_extracti64x4_epi64, _mm512_load_si512,
-    _mm512_mask_storeu_epi8, _mm512_max_epi8, _mm512_max_epi32, _mm512_min_epi8, _mm512_min_epi32,
-    _mm512_mullo_epi32, _mm512_packs_epi16, _mm512_packs_epi32, _mm512_packus_epi16,
-    _mm512_set1_epi16, _mm512_srav_epi32, _mm512_store_si512, _mm512_storeu_si512,
-    _mm512_xor_si512,
+    _mm512_mask_storeu_epi8, _mm512_max_epi32, _mm512_min_epi32, _mm512_mullo_epi32,
+    _mm512_packs_epi32, _mm512_srav_epi32, _mm512_store_si512, _mm512_storeu_si512,
 };
 
 use std::ops::Range;
 
+use super::super::packing::{between, pack};
 use super::{BYTES, Band, Numbers, Plan, QUAD, Quad, WIDTH};
 use crate::finish::{Byte, Extremes, QuadTables};
 use crate::lanes::Packable;
@@ -34,7 +33,7 @@ pub(super) struct Task<'a> {
 
 impl<'a> Task<'a> {
     /// Returns the task of a block.
-    pub(super) fn new<X: Packable<i8>>(plan: &Plan<'a, X>) -> Self {
+    pub(super) fn new<X: Packable<i8>, O: Byte>(plan: &Plan<'a, X>) -> Self {
         let kernel = plan.conv.kernel;
         let tables = &plan.finish.quads[plan.number];
         let n = kernel.extents[0].div_ceil(super::ROWS) * kernel.extents[1];
@@ -53,7 +52,7 @@ impl<'a> Task<'a> {
             ],
             start,
             tables,
-            packs_all: plan.finish.packs_all,
+            packs_all: plan.finish.packs_all::<O>(),
             least: NO_SUMS[0],
             most: NO_SUMS[1],
             clipped: 0,
@@ -134,30 +133,28 @@ pub(super) fn multiply<X: Packable<i8>, O: Byte>(
         dilation: window.dilation_w,
     };
     let is_plain = window.kernel_h <= super::ROWS && window.dilation_w == 1 && task.packs_all;
-    // SAFETY: an `O` is a byte.
-    let out = unsafe { std::slice::from_raw_parts_mut(out.as_mut_ptr().cast::<i8>(), out.len()) };
     match (is_plain, window.kernel_w, window.stride_w) {
-        (true, 3, 1) => any_rows::<X, 3, 1>(task, band, &columns, out),
-        (true, 3, 2) => any_rows::<X, 3, 2>(task, band, &columns, out),
-        (true, 5, 1) => any_rows::<X, 5, 1>(task, band, &columns, out),
-        _ => any_rows::<X, 0, 0>(task, band, &columns, out),
+        (true, 3, 1) => any_rows::<X, O, 3, 1>(task, band, &columns, out),
+        (true, 3, 2) => any_rows::<X, O, 3, 2>(task, band, &columns, out),
+        (true, 5, 1) => any_rows::<X, O, 5, 1>(task, band, &columns, out),
+        _ => any_rows::<X, O, 0, 0>(task, band, &columns, out),
     }
 }
 
 /// Writes the results of a band for a kernel of `W` undilated columns and up to four rows, moved by `S` columns, whose
 /// sums are scaled as they are; zeros stand for any kernel and any sums.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-fn any_rows<X: Packable<i8>, const W: usize, const S: usize>(
+fn any_rows<X: Packable<i8>, O: Byte, const W: usize, const S: usize>(
     task: &mut Task<'_>,
     band: &Band<'_, X>,
     columns: &Columns<'_>,
-    out: &mut [i8],
+    out: &mut [O],
 ) {
     let mut ends = NO_SUMS;
     let to = (out, &mut ends);
     match band.n_rows {
-        2 => all_columns::<X, 2, W, S>(task, band, columns, to),
-        _ => all_columns::<X, 1, W, S>(task, band, columns, to),
+        2 => all_columns::<X, O, 2, W, S>(task, band, columns, to),
+        _ => all_columns::<X, O, 1, W, S>(task, band, columns, to),
     }
     let clips = task.add(&ends);
     if clips.contains(&true) {
@@ -170,11 +167,11 @@ fn any_rows<X: Packable<i8>, const W: usize, const S: usize>(
 
 /// Writes the results of `R` rows: four pixels of each row and part at once, and fewer at the end of a row.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-fn all_columns<X: Packable<i8>, const R: usize, const W: usize, const S: usize>(
+fn all_columns<X: Packable<i8>, O: Byte, const R: usize, const W: usize, const S: usize>(
     task: &Task<'_>,
     band: &Band<'_, X>,
     columns: &Columns<'_>,
-    (out, ends): (&mut [i8], &mut [Numbers; 2]),
+    (out, ends): (&mut [O], &mut [Numbers; 2]),
 ) {
     let n = band.columns.len();
     // Of five and six pixels two are left; a seventh comes with three that are computed again.
@@ -184,23 +181,30 @@ fn all_columns<X: Packable<i8>, const R: usize, const W: usize, const S: usize>(
         _ => n & !3,
     };
     if fours > 0 {
-        results::<X, R, 4, W, S>(task, band, columns, 0..fours, (out, ends));
+        results::<X, O, R, 4, W, S>(task, band, columns, 0..fours, (out, ends));
     }
     match n - fours {
         0 => {}
-        1 if n == 1 => results::<X, R, 1, W, S>(task, band, columns, 0..1, (out, ends)),
-        _ => results::<X, R, 2, W, S>(task, band, columns, fours.min(n - 2)..n, (out, ends)),
+        1 if n == 1 => results::<X, O, R, 1, W, S>(task, band, columns, 0..1, (out, ends)),
+        _ => results::<X, O, R, 2, W, S>(task, band, columns, fours.min(n - 2)..n, (out, ends)),
     }
 }
 
 /// Writes the results of `R` rows and of these pixels of each row and part, `C` pixels at once.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-fn results<X: Packable<i8>, const R: usize, const C: usize, const W: usize, const S: usize>(
+fn results<
+    X: Packable<i8>,
+    O: Byte,
+    const R: usize,
+    const C: usize,
+    const W: usize,
+    const S: usize,
+>(
     task: &Task<'_>,
     band: &Band<'_, X>,
     columns: &Columns<'_>,
     pixels: Range<usize>,
-    (out, ends): (&mut [i8], &mut [Numbers; 2]),
+    (out, ends): (&mut [O], &mut [Numbers; 2]),
 ) {
     let plan = band.plan;
     let channels = plan.conv.kernel.extents[2];
@@ -221,12 +225,9 @@ fn results<X: Packable<i8>, const R: usize, const C: usize, const W: usize, cons
             for (bytes, high) in bytes.iter_mut().zip(&high) {
                 for (bytes, high) in bytes.iter_mut().zip(high) {
                     *bytes = if W > 0 {
-                        packed(task, *bytes, *high)
+                        between::<O>(&task.tables.packing, pack::<O>(*bytes, *high))
                     } else {
-                        // Low bytes of results that fit.
-                        let low = _mm512_set1_epi16(0xff);
-                        let words = _mm512_and_si512(*bytes, low);
-                        _mm512_packus_epi16(words, _mm512_and_si512(*high, low))
+                        pack::<O>(*bytes, *high)
                     };
                 }
             }
@@ -245,23 +246,6 @@ fn results<X: Packable<i8>, const R: usize, const C: usize, const W: usize, cons
                 }
             }
         }
-    }
-}
-
-/// Returns the bytes of two vectors of words, brought between the ends of the results.
-///
-/// # Safety
-///
-/// The CPU has the instruction set of this module, and the caller is compiled for it.
-#[inline(always)]
-unsafe fn packed(task: &Task<'_>, low: __m512i, high: __m512i) -> __m512i {
-    let packing = &task.tables.packing;
-    // SAFETY: the caller vouches for the instructions; 64 bytes are an aligned vector.
-    unsafe {
-        let bytes = _mm512_packs_epi16(low, high);
-        let bytes = _mm512_min_epi8(bytes, _mm512_load_si512(packing.high.as_ptr().cast()));
-        let bytes = _mm512_max_epi8(bytes, _mm512_load_si512(packing.low.as_ptr().cast()));
-        _mm512_xor_si512(bytes, _mm512_load_si512(packing.flip.as_ptr().cast()))
     }
 }
 
@@ -302,12 +286,7 @@ unsafe fn vector<const R: usize, const C: usize, const W: usize, const S: usize>
         let mut v = sums::<R, C, W, S>(task, columns, (q, first));
         let (mut lo, mut hi) = (numbers(&ends[0], q), numbers(&ends[1], q));
         let tables = task.tables;
-        let half = if W > 0 {
-            &tables.packed_half
-        } else {
-            &tables.half
-        };
-        let (scale, half) = (numbers(&tables.scale, q), numbers(half, q));
+        let (scale, half) = (numbers(&tables.scale, q), numbers(&tables.half, q));
         let right = numbers(&tables.right, q);
         for v in &mut v {
             for v in v {
@@ -437,7 +416,7 @@ unsafe fn outside<
     clippy::cast_possible_truncation,
     reason = "a part of 32 or 16 bytes has no more channels"
 )]
-fn store<X: Packable<i8>>(plan: &Plan<'_, X>, pixels: &[__m512i], out: &mut [i8]) {
+fn store<X: Packable<i8>, O: Byte>(plan: &Plan<'_, X>, pixels: &[__m512i], out: &mut [O]) {
     let block = &plan.block;
     let channels = plan.conv.kernel.extents[2];
     let lanes = u64::MAX >> (64 - block.n);
@@ -445,7 +424,7 @@ fn store<X: Packable<i8>>(plan: &Plan<'_, X>, pixels: &[__m512i], out: &mut [i8]
         let bytes = *bytes;
         let mut part = |part: usize| {
             let at = (plan.starts[part] + number) * channels;
-            out[at..at + block.n].as_mut_ptr()
+            out[at..at + block.n].as_mut_ptr().cast::<i8>()
         };
         // SAFETY: as many bytes are written as a slice has.
         unsafe {

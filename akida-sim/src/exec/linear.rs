@@ -291,7 +291,7 @@ impl LinearPlan {
         (counters, room): (&mut Counters, &mut Room),
     ) -> (Tensor, Option<Ends>) {
         let mut out = room.take::<O>(geometry.out_shape.iter().product());
-        let blocks = Blocks::of(self, geometry);
+        let blocks = Blocks::of(self, geometry, room.is_shared);
         let mut all = Extremes::new(finish);
         let run = |place: Place<'_>, out: &mut [O], extremes: &mut Extremes| {
             O::finish(self, &x.values, &place, (finish, out, extremes));
@@ -339,7 +339,7 @@ impl LinearPlan {
         block: impl Fn(&Self, &Tensor, Place<'_>, &mut [O]) -> (Tally, StageCount) + Sync,
     ) -> Tensor {
         let mut out = room.take::<O>(geometry.out_shape.iter().product());
-        let blocks = Blocks::of(self, geometry);
+        let blocks = Blocks::of(self, geometry, room.is_shared);
         let (mut tally, mut inner) = (Tally::default(), StageCount::default());
         let mut add = |(block, depthwise): (Tally, StageCount)| {
             tally.merge(&block);

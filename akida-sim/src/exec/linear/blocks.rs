@@ -5,11 +5,25 @@ use rayon::prelude::*;
 use super::LinearPlan;
 use super::geometry::Geometry;
 
-/// Outputs computed at once by a worker: small enough for its cache.
-const BLOCK_VALUES: usize = 1 << 14;
+/// What a block holds.
+struct Size {
+    /// Outputs computed at once: few enough for a cache.
+    values: usize,
+    /// Pixels at least, so that weights are loaded for several.
+    pixels: usize,
+}
 
-/// Output pixels that a worker computes at least, so that it loads its weights for several.
-const BLOCK_PIXELS: usize = 96;
+/// Blocks that the threads share.
+const SHARED: Size = Size {
+    values: 1 << 14,
+    pixels: 96,
+};
+
+/// Blocks of a thread that has the layer for itself.
+const ALONE: Size = Size {
+    values: 1 << 16,
+    pixels: 384,
+};
 
 /// Which output rows a worker computes.
 pub(super) struct Place<'a> {
@@ -26,14 +40,15 @@ pub(super) struct Blocks<'a> {
 }
 
 impl<'a> Blocks<'a> {
-    /// Returns the blocks of a layer.
-    pub(super) fn of(plan: &LinearPlan, geometry: &'a Geometry) -> Self {
+    /// Returns the blocks of a layer, which one thread computes if it `is_alone`.
+    pub(super) fn of(plan: &LinearPlan, geometry: &'a Geometry, is_alone: bool) -> Self {
+        let size = if is_alone { ALONE } else { SHARED };
         let row_len = geometry.row_len * plan.out_channels;
-        let n_rows = BLOCK_VALUES.div_euclid(row_len.max(1)).max(1);
+        let n_rows = size.values.div_euclid(row_len.max(1)).max(1);
         Self {
             geometry,
             row_len,
-            rows_per_block: n_rows.max(BLOCK_PIXELS.div_ceil(geometry.row_len.max(1))),
+            rows_per_block: n_rows.max(size.pixels.div_ceil(geometry.row_len.max(1))),
         }
     }
 

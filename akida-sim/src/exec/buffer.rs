@@ -46,16 +46,15 @@ impl<T: Copy + Default> Buffer<T> {
 
     /// Adds values at its end.
     pub(super) fn extend(&mut self, other: &[T]) {
-        let len = self.len + other.len();
+        let (old, len) = (self.len, self.len + other.len());
         if len > self.capacity() {
             // Twice as much, so that many small additions do not move it each time.
-            let mut larger = Self::aligned(len.max(2 * self.len));
-            larger[..self.len].copy_from_slice(self);
+            let mut larger = Self::aligned(len.max(2 * old));
+            larger[..old].copy_from_slice(self);
             *self = larger;
         }
-        let end = self.start + self.len;
-        self.values[end..end + other.len()].copy_from_slice(other);
         self.len = len;
+        self[old..].copy_from_slice(other);
     }
 }
 

@@ -44,11 +44,16 @@ impl<'a> Blocks<'a> {
     pub(super) fn of(plan: &LinearPlan, geometry: &'a Geometry, is_alone: bool) -> Self {
         let size = if is_alone { ALONE } else { SHARED };
         let row_len = geometry.row_len * plan.out_channels;
-        let n_rows = size.values.div_euclid(row_len.max(1)).max(1);
+        let n_rows = size.values.div_euclid(row_len.max(1));
+        let n_rows = n_rows.max(size.pixels.div_ceil(geometry.row_len.max(1)));
         Self {
             geometry,
             row_len,
-            rows_per_block: n_rows.max(size.pixels.div_ceil(geometry.row_len.max(1))),
+            rows_per_block: if is_alone {
+                balanced(geometry.n_rows, n_rows)
+            } else {
+                n_rows
+            },
         }
     }
 
@@ -91,5 +96,38 @@ impl<'a> Blocks<'a> {
 
     fn block_len(&self) -> usize {
         (self.rows_per_block * self.row_len).max(1)
+    }
+}
+
+/// Returns a number of rows like `wanted` that divides `n` rows in blocks of much the same size: a small last one would
+/// read all weights for itself. Pairs of rows, which depthwise kernels compute together, stay together.
+fn balanced(n: usize, wanted: usize) -> usize {
+    let n_blocks = (n + (wanted >> 1)).div_euclid(wanted).max(1);
+    n.div_ceil(n_blocks).next_multiple_of(2).max(2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::balanced;
+
+    #[test]
+    fn no_block_is_small() {
+        for (n, wanted, rows) in [
+            (56, 55, 56),
+            (112, 18, 20),
+            (82, 55, 82),
+            (83, 55, 42),
+            (0, 9, 2),
+        ] {
+            assert_eq!(
+                balanced(n, wanted),
+                rows,
+                "{n} rows in blocks of about {wanted}"
+            );
+        }
+        for (n, wanted) in (1..200).flat_map(|n| (1..60).map(move |wanted| (n, wanted))) {
+            let rows = balanced(n, wanted);
+            assert!(rows <= 2 * wanted + 2, "{rows} rows for {wanted}");
+        }
     }
 }

@@ -173,14 +173,15 @@ impl<'m> Executor<'m> {
         let group = self.groups.n_images.min(n_items.div_ceil(n_threads));
         let n_groups = n_items.div_ceil(group);
         let is_shared = n_groups >= 2 * n_threads || n_threads < 2;
-        let runs: Result<Vec<Run>, ModelError> = (0..n_groups)
+        let runs: Vec<Result<Run, ModelError>> = (0..n_groups)
             .into_par_iter()
             .map(|number| {
                 let end = n_items.min((number + 1) * group);
                 self.walk_group(&input.items(number * group..end), is_shared)
             })
             .collect();
-        joined(runs?)
+        // In order: which group fails first does not depend on the threads.
+        joined(runs.into_iter().collect::<Result<_, _>>()?)
     }
 
     /// Returns the outputs for `input`, an array `[batch, ...]` of floats or bytes; integer inputs hold whole numbers.

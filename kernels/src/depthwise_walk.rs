@@ -31,7 +31,7 @@ struct Line<const N: usize>([f32; N]);
 /// The weights of `N` channels.
 type Weights<const N: usize> = [[Line<N>; TAPS]; TAPS];
 
-/// `out[pixel, channel] = sum of x[pixel + tap, channel] * kernel[tap, channel]`, without padding values.
+/// `out[pixel, channel] = sum of x[pixel + tap, channel] * kernel[tap, channel]`, without padding values. NUMERICS.md F1.
 #[derive(Debug)]
 pub(crate) struct DepthwiseWalk<'a> {
     pub(crate) x: &'a [f32],

@@ -73,7 +73,7 @@ impl Kernels {
     }
 
     /// Writes the finished output rows `rows` of a convolution into `out`, `[rows, out_w, filters]`, and adds what the
-    /// sums were to `extremes`. NUMERICS.md N15, N10.
+    /// sums were to `extremes`. NUMERICS.md N15, N10, E2.
     ///
     /// # Panics
     ///

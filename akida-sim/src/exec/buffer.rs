@@ -9,7 +9,6 @@ const LINE: usize = 64;
 /// Values of a tensor; those that layers write lie from the start of a line of the caches on.
 ///
 /// It is a slice in all but its place: vectors that cross lines take twice as long to read and to write.
-#[derive(Clone)]
 pub struct Buffer<T> {
     values: Vec<T>,
     start: usize,
@@ -72,6 +71,13 @@ impl<T> DerefMut for Buffer<T> {
     }
 }
 
+impl<T: Clone> Clone for Buffer<T> {
+    /// Copies the values alone: a buffer that is used again may have held many more.
+    fn clone(&self) -> Self {
+        self.to_vec().into()
+    }
+}
+
 impl<T> From<Vec<T>> for Buffer<T> {
     /// Takes the values where they lie.
     fn from(values: Vec<T>) -> Self {
@@ -120,6 +126,7 @@ mod tests {
         assert_eq!(buffer.as_ptr().align_offset(64), 0, "from a line on");
         buffer.set_len(2);
         assert_eq!(buffer, Buffer::from(vec![1, 2]), "equal to any with these");
+        assert_eq!(buffer.clone().capacity(), 2, "a copy holds no more");
         buffer.set_len(1000);
         assert_eq!(buffer.len(), 1000, "as many as asked for");
     }

@@ -5,7 +5,7 @@ use crate::dispatch::{InstructionSet, Job, dispatch};
 use crate::isa::Kernels;
 
 impl Kernels {
-    /// Turns sums `[pixels, channels]` into their results, and adds what they were to `extremes`.
+    /// Turns sums `[pixels, channels]` into their results, and adds what they were to `extremes`. NUMERICS.md E2.
     ///
     /// # Panics
     ///

@@ -11,11 +11,11 @@ use std::arch::x86_64::{
 
 use std::ops::Range;
 
-use super::super::packing::{between, pack};
 use super::{BYTES, Band, Numbers, Plan, QUAD, Quad, WIDTH};
 use crate::finish::{Byte, Extremes, QuadTables};
 use crate::lanes::Packable;
 use crate::packed::Line;
+use crate::vnni::packing::{between, pack};
 
 /// What a block of channels is multiplied with, and what its sums were so far.
 pub(super) struct Task<'a> {
@@ -174,7 +174,7 @@ fn all_columns<X: Packable<i8>, O: Byte, const R: usize, const W: usize, const S
     (out, ends): (&mut [O], &mut [Numbers; 2]),
 ) {
     let n = band.columns.len();
-    // Of five and six pixels two are left; a seventh comes with three that are computed again.
+    // One or two pixels that are left come two at once, three come four at once: one may be computed again.
     let fours = match n {
         0..4 => 0,
         _ if n & 3 == 3 => n,

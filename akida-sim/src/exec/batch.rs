@@ -7,7 +7,7 @@ use kernels::{Activation, Kernels};
 use ndarray::{ArrayD, ArrayViewD, Axis, Slice};
 
 use super::room::Room;
-use super::tensor::{Int, Storage, Tensor, Values, with_storage};
+use super::tensor::{Int, Storage, Tensor, Values, has_extents, with_storage};
 use crate::ModelError;
 use crate::model::{InputKind, QuantizedNode};
 
@@ -109,12 +109,7 @@ pub(super) fn enter_model(
 }
 
 fn check_extents(node: &QuantizedNode, shape: &[usize]) -> Result<(), ModelError> {
-    let fits = shape.len() == node.shape.len() + 1
-        && shape[1..]
-            .iter()
-            .zip(&node.shape)
-            .all(|(n, want)| want.is_none_or(|w| w == *n));
-    if fits {
+    if has_extents(shape, &node.shape) {
         return Ok(());
     }
     let want = node.shape.iter();

@@ -9,7 +9,7 @@ use quantizer_core::{Counters, PerAxis, QFormat};
 
 use super::bounds::Interval;
 use super::room::Room;
-use super::tensor::{Storage, Tensor, Values, convert, with_ints};
+use super::tensor::{Storage, Tensor, Values, convert, has_extents, with_ints};
 use super::{Batch, Executor, Inputs, ModelMemory, dequantize};
 use crate::ModelError;
 use crate::model::{QuantizedNode, QuantizedOp};
@@ -144,12 +144,7 @@ fn nearest(x: f32, format: &QFormat, channel: usize) -> i64 {
 }
 
 fn check_extents(node: &QuantizedNode, extents: &[usize]) -> Result<(), ModelError> {
-    let fits = extents.len() == node.shape.len() + 1
-        && extents[1..]
-            .iter()
-            .zip(&node.shape)
-            .all(|(n, want)| want.is_none_or(|want| want == *n));
-    if fits {
+    if has_extents(extents, &node.shape) {
         return Ok(());
     }
     let message = format!("has no output of extents {extents:?}");

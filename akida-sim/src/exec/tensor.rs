@@ -228,6 +228,15 @@ pub(crate) fn convert(values: Values, storage: Storage) -> Values {
     with_storage!(storage, T => T::values(wide.iter().map(|v| T::narrow(*v)).collect()))
 }
 
+/// Returns whether `extents` are those of a batch of items of `shape`.
+pub(crate) fn has_extents(extents: &[usize], shape: &Shape) -> bool {
+    extents.len() == shape.len() + 1
+        && extents[1..]
+            .iter()
+            .zip(shape)
+            .all(|(n, want)| want.is_none_or(|want| want == *n))
+}
+
 /// Returns the extents of a batch of `batch` items of `shape`; `None` if one is open.
 pub(crate) fn batch_shape(batch: usize, shape: &Shape) -> Option<Vec<usize>> {
     std::iter::once(Some(batch))

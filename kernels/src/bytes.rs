@@ -10,25 +10,31 @@
     )
 )]
 
+mod finished;
+mod layout;
 mod packing;
+mod sink;
 mod tile;
 
 use std::ops::Range;
 
 use crate::contract::{check_len, check_per_channel, check_window};
-use crate::finish::{Byte, Columns, Extremes, Finish};
+use crate::finish::{Byte, Extremes, Finish};
 use crate::isa::{Isa, Kernels};
 use crate::madd::gather::Patches;
 use crate::operands::Window;
 use crate::packed::View;
+use finished::Finished;
+use layout::Interleaved;
 pub use packing::BytePairs;
-use packing::COLUMNS;
+use packing::{Block, COLUMNS};
+use sink::{Plain, Sink};
 
-/// Pixels that meet a block of weights after each other: their sums stay in the first cache.
-const PIXELS: usize = 12 * tile::ROWS;
+/// Tiles of pixels that meet a block of weights after each other.
+const TILES: usize = 12;
 
 /// Bytes of patches that are gathered at once.
-const GATHERED: usize = 1 << 16;
+const GATHERED: usize = 1 << 15;
 
 /// The operands of a convolution with weights in pairs.
 #[derive(Clone, Copy, Debug)]
@@ -63,12 +69,7 @@ impl Kernels {
     pub fn conv2d_pairs(self, conv: &PairsConv<'_>, rows: Range<usize>, out: &mut [i32]) {
         let filters = conv.kernel.filters;
         let pixels = self.check_pairs(conv, &rows, out.len());
-        self.each_block(conv, pixels, |columns, sums| {
-            let rows = out[columns.pixel * filters..].chunks_mut(filters);
-            for (out, sums) in rows.zip(sums.as_chunks::<COLUMNS>().0) {
-                out[columns.first..columns.first + COLUMNS].copy_from_slice(sums);
-            }
-        });
+        self.each_block(conv, pixels, &mut Plain { out, filters });
     }
 
     /// Writes the finished output rows `rows` of a convolution into `out`, `[rows, out_w, filters]`, and adds what the
@@ -85,29 +86,39 @@ impl Kernels {
     ) {
         let filters = conv.kernel.filters;
         assert_eq!(finish.channels(), filters, "a channel for each filter");
+        finish.check_type::<O>();
         let pixels = self.check_pairs(conv, &rows, out.len());
-        self.each_block(conv, pixels, |columns, sums| {
-            let n_pixels = sums.len().div_euclid(COLUMNS);
-            let out = &mut out[columns.pixel * filters..][..n_pixels * filters];
-            self.finish_columns(finish, &columns, sums, (out, extremes));
-        });
+        if finish.packs_all::<O>() {
+            let mut sink = Finished {
+                finish,
+                out,
+                extremes,
+            };
+            return self.each_block(conv, pixels, &mut sink);
+        }
+        let mut sums = vec![0; out.len()];
+        let mut sink = Plain {
+            out: &mut sums,
+            filters,
+        };
+        self.each_block(conv, pixels, &mut sink);
+        self.finish(finish, &sums, out, extremes);
     }
 
-    /// Gives the sums of eight columns of some pixels to `take`, until all pixels have all columns.
-    fn each_block(
-        self,
-        conv: &PairsConv<'_>,
-        pixels: Range<usize>,
-        mut take: impl FnMut(Columns, &[i32]),
-    ) {
+    /// Gives the sums of some pixels to the sink, whose first pixel is the first of them.
+    fn each_block<S: Sink>(self, conv: &PairsConv<'_>, pixels: Range<usize>, sink: &mut S) {
         let (window, stride) = (&conv.window, conv.kernel.patch_len());
+        let n_tiles = GATHERED.div_euclid(stride * tile::ROWS).clamp(1, TILES);
+        let n_pixels = n_tiles * tile::ROWS;
+        let mut product = Product::new(conv.kernel, n_tiles, sink);
         let is_plain = *window == Window::pointwise(window.in_h, window.in_w);
         if is_plain && stride == conv.channels {
             let patches = &conv.x[pixels.start * stride..pixels.end * stride];
-            return each_column(conv.kernel, patches, 0, &mut take);
+            for (patches, number) in patches.chunks(n_pixels * stride).zip(0..) {
+                product.add(patches, number * n_pixels);
+            }
+            return product.close();
         }
-        let n_tiles = GATHERED.div_euclid(stride * tile::ROWS);
-        let n_pixels = n_tiles.clamp(1, 12) * tile::ROWS;
         let view = View {
             x: conv.x,
             pad: conv.pad,
@@ -118,9 +129,9 @@ impl Kernels {
         let mut patches = Patches::<_, i8>::new(view, (row_len, stride), n_pixels);
         for first in pixels.clone().step_by(n_pixels) {
             let some = first..pixels.end.min(first + n_pixels);
-            let patches = patches.gather(self, some);
-            each_column(conv.kernel, patches, first - pixels.start, &mut take);
+            product.add(patches.gather(self, some), first - pixels.start);
         }
+        product.close();
     }
 
     /// Checks operands and the length of the results, and returns the numbers of the pixels of `rows`.
@@ -161,44 +172,58 @@ impl PairsConv<'_> {
     }
 }
 
-/// Gives the sums of eight columns of some of the patches to `take`, until all patches have all columns; the first is
-/// that of pixel `first`.
-fn each_column(
-    kernel: &BytePairs,
-    patches: &[u8],
-    first: usize,
-    take: &mut impl FnMut(Columns, &[i32]),
-) {
-    let stride = kernel.patch_len();
-    let mut sums = [0; PIXELS * COLUMNS];
-    for (patches, number) in patches.chunks(PIXELS * stride).zip(0..) {
-        let n_pixels = patches.len().div_euclid(stride);
-        let sums = &mut sums[..n_pixels * COLUMNS];
-        for (block, before) in kernel.blocks.iter().zip((0..).step_by(COLUMNS)) {
-            multiply(block, patches, stride, sums);
-            let columns = Columns {
-                pixel: first + number * PIXELS,
-                first: block.first,
-                n_seen: before - block.first,
-            };
-            take(columns, sums);
-        }
-    }
-}
-
 /// Returns the largest activation, 0 of none.
 fn largest(x: &[u8]) -> u8 {
     x.iter().fold(0, |most, v| most.max(*v))
 }
 
-/// Writes the sums of eight columns, `[pixels, 8]`.
+/// A product of patches with a kernel, some patches after the other.
+struct Product<'a, S: Sink> {
+    kernel: &'a BytePairs,
+    patches: Interleaved,
+    sink: &'a mut S,
+    /// What the sink has for each block of columns.
+    columns: Vec<S::Columns>,
+}
+
+impl<'a, S: Sink> Product<'a, S> {
+    fn new(kernel: &'a BytePairs, n_tiles: usize, sink: &'a mut S) -> Self {
+        let blocks = kernel.blocks.iter().zip((0..).step_by(COLUMNS));
+        let columns = blocks.map(|(block, before)| sink.columns(block.first, before - block.first));
+        Self {
+            kernel,
+            columns: columns.collect(),
+            patches: Interleaved::new(kernel.patch_len(), n_tiles),
+            sink,
+        }
+    }
+
+    /// Gives the sums of patches to the sink; the first is that of its pixel `pixel`.
+    fn add(&mut self, patches: &[u8], pixel: usize) {
+        self.patches.fill(patches);
+        let to = (&mut *self.sink, self.columns.as_mut_slice());
+        multiply(&self.kernel.blocks, &self.patches, pixel, to);
+    }
+
+    fn close(self) {
+        for columns in &self.columns {
+            self.sink.close(columns);
+        }
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
-fn multiply(block: &packing::Block, patches: &[u8], stride: usize, sums: &mut [i32]) {
+fn multiply<S: Sink>(
+    blocks: &[Block],
+    patches: &Interleaved,
+    pixel: usize,
+    to: (&mut S, &mut [S::Columns]),
+) {
     // SAFETY: this runs only after `check_pairs`, for kernels of AVX2: a `Kernels` exists only for a set that was
     // detected on this CPU.
-    unsafe { tile::rows(block, patches, stride, sums) };
+    unsafe { tile::blocks(blocks, patches, pixel, to) };
 }
 
 /// There is no AVX2 on this target; `Kernels::packs_pairs` is false.
 #[cfg(not(target_arch = "x86_64"))]
-fn multiply(_: &packing::Block, _: &[u8], _: usize, _: &mut [i32]) {}
+fn multiply<S: Sink>(_: &[Block], _: &Interleaved, _: usize, _: (&mut S, &mut [S::Columns])) {}

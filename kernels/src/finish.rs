@@ -137,17 +137,6 @@ pub struct Extremes {
     pub clipped: u64,
 }
 
-/// Eight channels of some pixels.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Columns {
-    /// The first pixel.
-    pub(crate) pixel: usize,
-    /// The first channel.
-    pub(crate) first: usize,
-    /// How many of the channels are others' too, and are not counted.
-    pub(crate) n_seen: usize,
-}
-
 /// The numbers of one channel.
 struct Channel {
     least: i32,
@@ -283,7 +272,7 @@ impl Finish {
     }
 
     /// Returns the low byte of the result of a channel's sum, zero for a channel that does not exist.
-    fn result(&self, sums: &[i32], channel: usize) -> u8 {
+    pub(crate) fn result(&self, sums: &[i32], channel: usize) -> u8 {
         let Some(sum) = sums.get(channel) else {
             return 0;
         };
@@ -462,43 +451,6 @@ impl Kernels {
                 extremes,
             },
         );
-    }
-}
-
-impl Kernels {
-    /// Writes the results of the sums of eight channels, `[pixels, 8]`, into `out`, `[pixels, channels]`, and adds what
-    /// they were to `extremes`; with AVX2 or more.
-    #[cfg(target_arch = "x86_64")]
-    pub(crate) fn finish_columns<O: Byte>(
-        self,
-        finish: &Finish,
-        columns: &Columns,
-        values: &[i32],
-        (out, extremes): (&mut [O], &mut Extremes),
-    ) {
-        finish.check_type::<O>();
-        assert!(self.isa() >= Isa::Avx2, "an instruction set with AVX2");
-        let n_pixels = values.len().div_euclid(vector::WIDTH);
-        assert_eq!(out.len(), n_pixels * finish.channels, "whole pixels");
-        if n_pixels > 0 {
-            let sums = vector::Sums {
-                values,
-                pitch: vector::WIDTH,
-            };
-            // SAFETY: a `Kernels` exists only for a set that was detected on this CPU: here AVX2 with FMA, or more.
-            unsafe { vector::block(finish, columns, sums, (out, extremes)) };
-        }
-    }
-
-    /// There are no eight channels at once on this target.
-    #[cfg(not(target_arch = "x86_64"))]
-    pub(crate) fn finish_columns<O: Byte>(
-        self,
-        _: &Finish,
-        _: &Columns,
-        _: &[i32],
-        _: (&mut [O], &mut Extremes),
-    ) {
     }
 }
 

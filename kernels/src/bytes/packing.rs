@@ -1,7 +1,8 @@
 //! Weights of bytes in the order in which their products fit 16 bits.
 
+use super::tile::ROWS;
 use crate::contract::check_len;
-use crate::packed::{LaneRows, Line, runs};
+use crate::packed::{LaneRows, runs};
 
 /// Columns of a block: a vector of `i32`.
 pub(crate) const COLUMNS: usize = 8;
@@ -9,14 +10,17 @@ pub(crate) const COLUMNS: usize = 8;
 /// Weights of a lane, and neighbouring activations that they meet.
 pub(crate) const GROUP: usize = 4;
 
+/// Lanes of the largest groups.
+pub(super) const QUAD: usize = 4;
+
 /// Lanes among which a partner is looked for, so that packing takes a time that grows with the weights only.
 const CANDIDATES: usize = 64;
 
 /// A kernel `[rows, filters]` of bytes, packed for sums of 16 bits. NUMERICS.md E3.
 ///
 /// An instruction multiplies unsigned activations by signed weights, and adds neighbouring products in 16 bits. Lanes
-/// of four rows are put in pairs such that the products of both, added up, stay in 16 bits whatever the activations
-/// are; each block of eight columns has pairs of its own. A lane without a partner stays alone.
+/// of four rows are put in groups of four or two such that the products of all, added up, stay in 16 bits whatever the
+/// activations are; each block of eight columns has groups of its own. A lane without a partner stays alone.
 #[derive(Clone, Debug)]
 pub struct BytePairs {
     pub(super) rows: usize,
@@ -31,20 +35,27 @@ pub struct BytePairs {
 pub(super) struct Block {
     /// The first column.
     pub(super) first: usize,
-    /// Activations of a patch.
-    pub(super) patch_len: usize,
+    /// Groups of a tile of activations.
+    pub(super) tile_len: usize,
+    /// Invariant: together they have as many lanes as there are weights and starts.
     pub(super) parts: Vec<Part>,
-    /// A line holds the weights of two lanes, eight columns of four rows each: pairs first, then those that stay alone.
-    pub(super) weights: Vec<Line>,
-    /// For each line the first activations of its two lanes in a patch. Invariant: their groups end with the patch.
-    pub(super) starts: Vec<[u32; 2]>,
+    /// The weights of the lanes, a part after the other.
+    pub(super) weights: Vec<Weights>,
+    /// The first group that each lane meets in a tile. Invariant: those of all rows are in the tile.
+    pub(super) starts: Vec<u32>,
 }
 
-/// Lines whose sums are added up; then all sums so far are shifted to the left.
+/// The weights of a lane, eight columns of four rows each, at an address of which no load crosses a cache line.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(32))]
+pub(super) struct Weights(pub(super) [i8; GROUP * COLUMNS]);
+
+/// Lanes whose sums are added up: those of four, of two, and those that stay alone; then all sums so far are shifted to
+/// the left.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Part {
+    pub(super) n_quads: usize,
     pub(super) n_pairs: usize,
-    /// Lines of two lanes that are added one by one.
     pub(super) n_alone: usize,
     pub(super) shift: u32,
 }
@@ -92,8 +103,7 @@ impl BytePairs {
     /// Returns the lanes that each column has: the cost of a sum.
     #[must_use]
     pub fn n_lanes(&self) -> usize {
-        let lines = self.blocks.first().map_or(0, |block| block.starts.len());
-        2 * lines
+        self.blocks.first().map_or(0, |block| block.starts.len())
     }
 
     /// Returns the activations of a patch.
@@ -112,12 +122,15 @@ struct Columns<'a> {
 
 /// A lane of eight columns.
 struct Lane {
-    /// The first activation that it meets.
+    /// The first group that it meets in a tile.
     start: u32,
-    weights: [i8; GROUP * COLUMNS],
-    /// Of each two neighbouring weights the sum of those above zero, and the negated sum of those below.
-    sums: [[i16; 2 * COLUMNS]; 2],
+    weights: Weights,
+    sums: Sums,
 }
+
+/// Of each two neighbouring weights the sum of those above zero, and the negated sum of those below.
+#[derive(Clone, Copy)]
+struct Sums([[i16; 2 * COLUMNS]; 2]);
 
 /// How large such sums may be.
 #[derive(Clone, Copy)]
@@ -129,7 +142,7 @@ impl Columns<'_> {
         let limits = Limits::new(most);
         let mut block = Block {
             first: self.first,
-            patch_len: self.shifts.len().next_multiple_of(GROUP),
+            tile_len: self.shifts.len().div_ceil(GROUP) * ROWS,
             parts: Vec::new(),
             weights: Vec::new(),
             starts: Vec::new(),
@@ -140,21 +153,22 @@ impl Columns<'_> {
                 .iter()
                 .map(|rows| self.lane(rows))
                 .collect::<Option<_>>()?;
-            if !lanes.iter().all(|lane| limits.hold(lane.sums)) {
+            if !lanes.iter().all(|lane| limits.hold(&lane.sums)) {
                 return None;
             }
-            let (pairs, alone) = paired(&lanes, limits);
+            let (quads, others) = quads(&lanes, limits);
+            let (pairs, alone) = paired(&lanes, others, limits);
             let next = classes.peek().and_then(|class| class.first());
             block.parts.push(Part {
+                n_quads: quads.len(),
                 n_pairs: pairs.len(),
-                n_alone: alone.len().div_ceil(2),
+                n_alone: alone.len(),
                 shift: class.first()?.shift - next.map_or(0, |lane| lane.shift),
             });
-            for [a, b] in pairs {
-                block.push(&lanes[a], Some(&lanes[b]));
-            }
-            for two in alone.chunks(2) {
-                block.push(&lanes[two[0]], two.get(1).map(|b| &lanes[*b]));
+            let order = quads.as_flattened().iter().chain(pairs.as_flattened());
+            for lane in order.chain(&alone).map(|number| &lanes[*number]) {
+                block.weights.push(lane.weights);
+                block.starts.push(lane.start);
             }
         }
         Some(block)
@@ -172,32 +186,35 @@ impl Columns<'_> {
                 }
             }
         }
-        let mut sums = [[0; 2 * COLUMNS]; 2];
+        let mut sums = [[0_i16; 2 * COLUMNS]; 2];
         for (i, weight) in weights.iter().enumerate() {
             let weight = i16::from(*weight);
             sums[0][i >> 1] += weight.max(0);
             sums[1][i >> 1] += (-weight).max(0);
         }
         Some(Lane {
-            start: u32::try_from(start).ok()?,
-            weights,
-            sums,
+            start: u32::try_from(rows.group * ROWS).ok()?,
+            weights: Weights(weights),
+            sums: Sums(sums),
         })
     }
 }
 
-impl Block {
-    /// Adds a line of two lanes, or of one and zeros.
-    fn push(&mut self, a: &Lane, b: Option<&Lane>) {
-        let mut line = [0; 64];
-        let (low, high) = line.split_at_mut(GROUP * COLUMNS);
-        for (half, lane) in [(low, Some(a)), (high, b)] {
-            for (byte, weight) in half.iter_mut().zip(lane.iter().flat_map(|l| l.weights)) {
-                *byte = weight.cast_unsigned();
+impl Sums {
+    fn plus(mut self, other: &Self) -> Self {
+        for (sums, others) in self.0.iter_mut().zip(&other.0) {
+            for (sum, other) in sums.iter_mut().zip(others) {
+                *sum += other;
             }
         }
-        self.weights.push(Line(line));
-        self.starts.push([a.start, b.unwrap_or(a).start]);
+        self
+    }
+
+    fn largest(&self) -> i16 {
+        self.0
+            .as_flattened()
+            .iter()
+            .fold(0, |most, sum| most.max(*sum))
     }
 }
 
@@ -211,33 +228,56 @@ impl Limits {
         )
     }
 
-    fn hold(self, sums: [[i16; 2 * COLUMNS]; 2]) -> bool {
+    fn hold(self, sums: &Sums) -> bool {
         let mut exceeds = false;
-        for (sums, limit) in sums.iter().zip(self.0) {
+        for (sums, limit) in sums.0.iter().zip(self.0) {
             for sum in sums {
                 exceeds |= *sum > limit;
             }
         }
         !exceeds
     }
-
-    /// Whether the products of both lanes, added up, stay in 16 bits.
-    fn hold_both(self, a: &Lane, b: &Lane) -> bool {
-        let mut sums = a.sums;
-        for (sums, others) in sums.iter_mut().zip(&b.sums) {
-            for (sum, other) in sums.iter_mut().zip(others) {
-                *sum += other;
-            }
-        }
-        self.hold(sums)
-    }
 }
 
-/// Returns pairs of lanes whose products can be added in 16 bits, and the lanes that found no partner.
-fn paired(lanes: &[Lane], limits: Limits) -> (Vec<[usize; 2]>, Vec<usize>) {
-    let fit = |a: usize, b: usize| limits.hold_both(&lanes[a], &lanes[b]);
-    let (mut pairs, mut alone) = (Vec::new(), Vec::<usize>::new());
+/// Returns groups of four lanes whose products can be added in 16 bits, and the lanes that are in none.
+fn quads(lanes: &[Lane], limits: Limits) -> (Vec<[usize; QUAD]>, Vec<usize>) {
+    let (mut quads, mut others) = (Vec::new(), Vec::new());
     let mut waiting: Vec<usize> = (0..lanes.len()).collect();
+    while let Some(first) = waiting.pop() {
+        let (mut quad, mut n, mut sums) = ([first; QUAD], 1, lanes[first].sums);
+        while n < QUAD {
+            let tried = waiting.len().saturating_sub(CANDIDATES);
+            // The lane that leaves most room for others.
+            let sums_with = |number: usize| sums.plus(&lanes[number].sums);
+            let next = (tried..waiting.len())
+                .map(|place| (place, sums_with(waiting[place])))
+                .filter(|(_, sums)| limits.hold(sums))
+                .min_by_key(|(_, sums)| sums.largest());
+            let Some((place, sums_of_all)) = next else {
+                break;
+            };
+            quad[n] = waiting.remove(place);
+            sums = sums_of_all;
+            n += 1;
+        }
+        if n == QUAD {
+            quads.push(quad);
+        } else {
+            others.push(first);
+            waiting.extend(&quad[1..n]);
+        }
+    }
+    (quads, others)
+}
+
+/// Returns pairs of some lanes whose products can be added in 16 bits, and the lanes that found no partner.
+fn paired(
+    lanes: &[Lane],
+    mut waiting: Vec<usize>,
+    limits: Limits,
+) -> (Vec<[usize; 2]>, Vec<usize>) {
+    let fit = |a: usize, b: usize| limits.hold(&lanes[a].sums.plus(&lanes[b].sums));
+    let (mut pairs, mut alone) = (Vec::new(), Vec::<usize>::new());
     while let Some(a) = waiting.pop() {
         let tried = waiting.len().saturating_sub(CANDIDATES);
         let partner = waiting[tried..].iter().rposition(|b| fit(a, *b));
@@ -285,39 +325,40 @@ mod tests {
         let packed = BytePairs::new(&kernel, &shifts, filters, 127).expect("bytes of seven bits");
         assert_eq!(packed.blocks.len(), 3);
         for block in &packed.blocks {
-            let n_pairs: usize = block.parts.iter().map(|part| part.n_pairs).sum();
-            assert!(2 * n_pairs > block.starts.len(), "most lanes have partners");
+            let n_grouped = |part: &Part| QUAD * part.n_quads + 2 * part.n_pairs;
+            let n_grouped: usize = block.parts.iter().map(n_grouped).sum();
+            assert!(
+                2 * n_grouped > block.starts.len(),
+                "most lanes have partners"
+            );
             let mut seen = vec![0_i32; rows];
-            let mut lines = block.weights.iter().zip(&block.starts);
+            let (mut weights, mut starts) = (block.weights.iter(), block.starts.iter());
             for part in &block.parts {
-                for number in 0..part.n_pairs + part.n_alone {
-                    let (line, starts) = lines.next().expect("a line");
-                    let halves = [&line.0[..32], &line.0[32..]];
-                    for (half, start) in halves.iter().zip(starts) {
-                        for (i, byte) in half[..GROUP].iter().enumerate() {
-                            let row = *start as usize + i;
-                            let weight = i32::from(byte.cast_signed());
-                            if row < rows && weight != 0 {
-                                assert_eq!(weight, kernel[row * filters + block.first].into());
+                let sizes = [(QUAD, part.n_quads), (2, part.n_pairs), (1, part.n_alone)];
+                let sizes = sizes.into_iter().flat_map(|(size, n)| [size].repeat(n));
+                for size in sizes {
+                    // The products of a word at the largest activations, those above zero and those below.
+                    let mut ends = [[0_i32; 2]; 2 * COLUMNS];
+                    for (weights, start) in weights.by_ref().zip(starts.by_ref()).take(size) {
+                        for (i, weight) in weights.0.iter().enumerate() {
+                            let product = 127 * i32::from(*weight);
+                            ends[i >> 1][0] += product.max(0);
+                            ends[i >> 1][1] += product.min(0);
+                        }
+                        let row = (*start as usize).div_euclid(ROWS) * GROUP;
+                        for (row, weight) in (row..rows).zip(&weights.0[..GROUP]) {
+                            if *weight != 0 {
+                                assert_eq!(*weight, kernel[row * filters + block.first]);
                                 seen[row] += 1;
                             }
                         }
                     }
-                    let ends = |i: usize, end: i32| -> i32 {
-                        let weights = [
-                            halves[0][i],
-                            halves[0][i + 1],
-                            halves[1][i],
-                            halves[1][i + 1],
-                        ];
-                        let weights = weights.map(|w| i32::from(w.cast_signed()) * 127 * end);
-                        weights.iter().map(|w| (*w).max(0)).sum()
-                    };
-                    for i in (0..32).step_by(2).filter(|_| number < part.n_pairs) {
-                        assert!(ends(i, 1) <= 32767 && ends(i, -1) <= 32768);
+                    for [above, below] in ends {
+                        assert!(above <= 32767 && below >= -32768, "{size} lanes");
                     }
                 }
             }
+            assert!(weights.next().is_none(), "every lane is in a part");
             for (row, seen) in seen.iter().enumerate() {
                 assert_eq!(*seen, i32::from(kernel[row * filters + block.first] != 0));
             }

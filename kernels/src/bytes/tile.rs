@@ -1,10 +1,10 @@
 //! Tiles of sums of eight columns.
 
-/// Pixels of the largest tile: their sums, the weights of a line, ones and two products fill the registers.
-pub(super) const ROWS: usize = 10;
+/// Pixels of the largest tile: their sums, the weights of four lanes, ones and three products fill the registers.
+pub(super) const ROWS: usize = 8;
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use avx2::rows;
+pub(super) use avx2::blocks;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
@@ -14,97 +14,116 @@ mod avx2 {
     )]
 
     use std::arch::x86_64::{
-        __m256i, _mm_cvtsi32_si128, _mm256_add_epi16, _mm256_add_epi32, _mm256_load_si256,
-        _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_set1_epi16, _mm256_set1_epi32,
-        _mm256_setzero_si256, _mm256_sll_epi32, _mm256_storeu_si256,
+        __m256i, _mm256_add_epi16, _mm256_add_epi32, _mm256_madd_epi16, _mm256_maddubs_epi16,
+        _mm256_set1_epi16, _mm256_set1_epi32, _mm256_setzero_si256,
     };
 
-    use super::super::packing::{Block, COLUMNS, GROUP};
-    use super::ROWS;
+    use super::super::layout::{Interleaved, Run};
+    use super::super::packing::{Block, QUAD, Weights};
+    use super::super::sink::Sink;
 
-    /// Writes the sums of patches of `stride` bytes into `sums`, `[patches, 8]`.
+    /// Gives the products of patches with the kernel to the sink; the first patch is its pixel number `pixel`.
     #[target_feature(enable = "avx2,fma")]
-    pub(in super::super) fn rows(block: &Block, patches: &[u8], stride: usize, sums: &mut [i32]) {
-        let n_pixels = sums.len().div_euclid(COLUMNS);
-        let n_tiles = n_pixels.div_ceil(ROWS);
-        let mut from = 0;
-        // Heights of tiles differ by one at most.
-        for number in 1..=n_tiles {
-            let to = (number * n_pixels).div_euclid(n_tiles);
-            let patches = &patches[from * stride..to * stride];
-            let sums = &mut sums[from * COLUMNS..to * COLUMNS];
-            match to - from {
-                1 => tile::<1>(block, patches, stride, sums),
-                2 => tile::<2>(block, patches, stride, sums),
-                3 => tile::<3>(block, patches, stride, sums),
-                4 => tile::<4>(block, patches, stride, sums),
-                5 => tile::<5>(block, patches, stride, sums),
-                6 => tile::<6>(block, patches, stride, sums),
-                7 => tile::<7>(block, patches, stride, sums),
-                8 => tile::<8>(block, patches, stride, sums),
-                9 => tile::<9>(block, patches, stride, sums),
-                _ => tile::<ROWS>(block, patches, stride, sums),
+    pub(in super::super) fn blocks<S: Sink>(
+        blocks: &[Block],
+        patches: &Interleaved,
+        pixel: usize,
+        (sink, columns): (&mut S, &mut [S::Columns]),
+    ) {
+        for (block, columns) in blocks.iter().zip(columns) {
+            for run in patches.runs() {
+                let run = Run {
+                    pixel: pixel + run.pixel,
+                    ..run
+                };
+                any_tiles(block, &run, (sink, &mut *columns));
             }
-            from = to;
         }
     }
 
-    /// Writes the sums of `N` patches.
+    #[target_feature(enable = "avx2,fma")]
+    fn any_tiles<S: Sink>(block: &Block, run: &Run<'_>, to: (&mut S, &mut S::Columns)) {
+        match run.n_rows {
+            1 => tiles::<S, 1>(block, run, to),
+            2 => tiles::<S, 2>(block, run, to),
+            3 => tiles::<S, 3>(block, run, to),
+            4 => tiles::<S, 4>(block, run, to),
+            5 => tiles::<S, 5>(block, run, to),
+            6 => tiles::<S, 6>(block, run, to),
+            7 => tiles::<S, 7>(block, run, to),
+            8 => tiles::<S, 8>(block, run, to),
+            _ => {}
+        }
+    }
+
+    /// Gives the sums of tiles of `N` patches to the sink.
     // Never inlined: among other code the compiler does not keep all sums in registers.
     #[target_feature(enable = "avx2,fma")]
     #[inline(never)]
-    fn tile<const N: usize>(block: &Block, patches: &[u8], stride: usize, sums: &mut [i32]) {
+    fn tiles<S: Sink, const N: usize>(
+        block: &Block,
+        run: &Run<'_>,
+        (sink, columns): (&mut S, &mut S::Columns),
+    ) {
         assert!(
-            patches.len() == N * stride && sums.len() == N * COLUMNS,
-            "sums of whole patches"
+            block.tile_len == run.tile_len,
+            "patches as the kernel meets them"
         );
-        assert!(block.patch_len == stride, "patches of the kernel");
-        let ones = _mm256_set1_epi16(1);
-        let mut acc = [_mm256_setzero_si256(); N];
-        let mut lines = block.weights.iter().zip(&block.starts);
-        for part in &block.parts {
-            for (line, [first, second]) in lines.by_ref().take(part.n_pairs) {
-                // SAFETY: a line has two vectors, at a multiple of their size. The groups of a line are among those of a
-                // patch, which is the invariant of the block, and there are `N` patches, `stride` apart.
+        for (x, tile) in run.groups.chunks_exact(run.tile_len).zip(0..) {
+            let mut acc = [_mm256_setzero_si256(); N];
+            let mut lanes = (block.weights.as_ptr(), block.starts.as_ptr());
+            for part in &block.parts {
+                // SAFETY: this function is compiled for the instructions. The parts have all lanes of the block, and the
+                // groups of a lane are among those of a tile: invariants of the block.
                 unsafe {
-                    let w = line.0.as_ptr().cast::<__m256i>();
-                    let (w0, w1) = (_mm256_load_si256(w), _mm256_load_si256(w.add(1)));
-                    let mut x = patches.as_ptr().wrapping_add(*first as usize);
-                    let next = (*second as usize).wrapping_sub(*first as usize);
+                    add::<QUAD, N>(&mut acc, x, &mut lanes, part.n_quads);
+                    add::<2, N>(&mut acc, x, &mut lanes, part.n_pairs);
+                    add::<1, N>(&mut acc, x, &mut lanes, part.n_alone);
+                }
+                for _ in 0..part.shift {
+                    // More such sums than shifts go at once, and most shifts are by one.
                     for acc in &mut acc {
-                        let a = _mm256_maddubs_epi16(group(x), w0);
-                        let b = _mm256_maddubs_epi16(group(x.wrapping_add(next)), w1);
-                        let both = _mm256_madd_epi16(_mm256_add_epi16(a, b), ones);
-                        *acc = _mm256_add_epi32(*acc, both);
-                        x = x.wrapping_add(stride);
+                        *acc = _mm256_add_epi32(*acc, *acc);
                     }
                 }
             }
-            for (line, starts) in lines.by_ref().take(part.n_alone) {
-                let halves = line.0.as_chunks::<{ GROUP * COLUMNS }>().0;
-                for (half, start) in halves.iter().zip(starts) {
-                    // SAFETY: as above.
-                    unsafe {
-                        let w = _mm256_load_si256(half.as_ptr().cast());
-                        let mut x = patches.as_ptr().wrapping_add(*start as usize);
-                        for acc in &mut acc {
-                            let a = _mm256_maddubs_epi16(group(x), w);
-                            *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(a, ones));
-                            x = x.wrapping_add(stride);
-                        }
-                    }
-                }
-            }
-            if part.shift > 0 {
-                let shift = _mm_cvtsi32_si128(part.shift.cast_signed());
-                for acc in &mut acc {
-                    *acc = _mm256_sll_epi32(*acc, shift);
-                }
-            }
+            // SAFETY: this function is compiled for the instructions.
+            unsafe { sink.take(columns, run.pixel + tile * N, &acc) };
         }
-        for (acc, sums) in acc.iter().zip(sums.as_chunks_mut::<COLUMNS>().0) {
-            // SAFETY: there is room for eight sums; the store is unaligned.
-            unsafe { _mm256_storeu_si256(sums.as_mut_ptr().cast(), *acc) };
+    }
+
+    /// Adds the products of `n` times the next `L` lanes, which stay in 16 bits, to the sums of `N` patches.
+    ///
+    /// # Safety
+    ///
+    /// The CPU has AVX2, and the caller is compiled for it. There are so many lanes, and their groups are in the tile.
+    #[inline(always)]
+    unsafe fn add<const L: usize, const N: usize>(
+        acc: &mut [__m256i; N],
+        x: &[i32],
+        lanes: &mut (*const Weights, *const u32),
+        n: usize,
+    ) {
+        // SAFETY: the weights of a lane are an aligned vector; the caller vouches for all others.
+        unsafe {
+            let ones = _mm256_set1_epi16(1);
+            for _ in 0..n {
+                let (weights, starts) = *lanes;
+                *lanes = (weights.add(L), starts.add(L));
+                let (weights, starts) = (
+                    weights.cast::<[__m256i; L]>().read(),
+                    starts.cast::<[u32; L]>().read(),
+                );
+                let x = starts.map(|start| x.as_ptr().wrapping_add(start as usize));
+                for (row, acc) in acc.iter_mut().enumerate() {
+                    let mut sums = _mm256_maddubs_epi16(group(x[0].wrapping_add(row)), weights[0]);
+                    for lane in 1..L {
+                        let x = group(x[lane].wrapping_add(row));
+                        sums = _mm256_add_epi16(sums, _mm256_maddubs_epi16(x, weights[lane]));
+                    }
+                    *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(sums, ones));
+                }
+            }
         }
     }
 
@@ -114,8 +133,8 @@ mod avx2 {
     ///
     /// They are there; the CPU has AVX2, and the caller is compiled for it.
     #[inline(always)]
-    unsafe fn group(x: *const u8) -> __m256i {
-        // SAFETY: the caller vouches for the bytes and for the instruction; the load is unaligned.
-        unsafe { _mm256_set1_epi32(x.cast::<i32>().read_unaligned()) }
+    unsafe fn group(x: *const i32) -> __m256i {
+        // SAFETY: the caller vouches for the group and for the instruction.
+        unsafe { _mm256_set1_epi32(x.read()) }
     }
 }

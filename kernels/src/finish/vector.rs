@@ -14,7 +14,7 @@ use std::arch::x86_64::{
     _mm256_storeu_si256,
 };
 
-use super::{Byte, Columns, Extremes, Finish};
+use super::{Byte, Extremes, Finish};
 
 /// Channels of a vector.
 pub(super) const WIDTH: usize = 8;
@@ -37,7 +37,6 @@ pub(super) fn pixels<O: Byte>(
     for number in 0..n.div_ceil(WIDTH) {
         let first = (number * WIDTH).min(n - WIDTH);
         let columns = Columns {
-            pixel: 0,
             first,
             n_seen: number * WIDTH - first,
         };
@@ -49,16 +48,25 @@ pub(super) fn pixels<O: Byte>(
     }
 }
 
+/// Eight channels.
+#[derive(Clone, Copy)]
+struct Columns {
+    /// The first one.
+    first: usize,
+    /// How many are others' too, and are not counted.
+    n_seen: usize,
+}
+
 /// Sums of eight channels of each pixel, `pitch` apart.
 #[derive(Clone, Copy)]
-pub(super) struct Sums<'a> {
-    pub(super) values: &'a [i32],
-    pub(super) pitch: usize,
+struct Sums<'a> {
+    values: &'a [i32],
+    pitch: usize,
 }
 
 /// Writes the results of eight channels of all pixels of `out`, and adds what they were to `extremes`.
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn block<O: Byte>(
+fn block<O: Byte>(
     finish: &Finish,
     columns: &Columns,
     sums: Sums<'_>,

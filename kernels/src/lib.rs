@@ -38,6 +38,7 @@ mod plan;
 mod products;
 mod quads;
 mod row;
+mod rows;
 mod summary;
 mod tiles;
 mod vnni;

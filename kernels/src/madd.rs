@@ -22,8 +22,9 @@ use crate::lanes::{Lane, Packable};
 use crate::operands::Window;
 #[cfg(target_arch = "x86_64")]
 use crate::packed::COLUMNS;
-use crate::packed::{Packed, PackedConv};
-use gather::Patches;
+use crate::packed::{Packed, PackedConv, Patches};
+use crate::rows::Rows;
+use gather::Patches as Gathered;
 
 /// Words that are gathered at once, at least a tile of pixels.
 const GATHERED: usize = 1 << 14;
@@ -34,11 +35,20 @@ const WAITING: usize = 1 << 12;
 /// Makes the sums of a convolution, a few pixels after the other.
 pub(crate) struct Sums<'a, X, L: Lane> {
     kernels: Kernels,
-    kernel: &'a Packed<L>,
-    /// Patches that are there already: the words of a pointwise layer.
-    words: Option<&'a [L::Activation]>,
-    patches: Patches<'a, X, L>,
+    conv: &'a PackedConv<'a, X, L>,
+    source: Source<'a, X, L>,
+    /// Pixels that are computed at once, at most.
     n_pixels: usize,
+}
+
+/// Where the words are that pixels see.
+enum Source<'a, X, L: Lane> {
+    /// Where they lie already: the words of a pointwise layer.
+    Words(&'a [L::Activation]),
+    /// In the rows of the input: those of each output row at once.
+    Rows(Rows<'a, X, L>),
+    /// In a copy for each pixel.
+    Gathered(Gathered<'a, X, L>),
 }
 
 impl<'a, X: Packable<L>, L: Lane> Sums<'a, X, L> {
@@ -53,35 +63,46 @@ impl<'a, X: Packable<L>, L: Lane> Sums<'a, X, L> {
         let tiles = GATHERED.checked_div(stride * tile).unwrap_or(1);
         let n_pixels = tiles.clamp(1, 8) * tile;
         let window = &conv.window;
-        let row_len = conv.kernel.row_len(window.kernel_w * conv.channels);
         let is_plain = *window == Window::pointwise(window.in_h, window.in_w);
         let words = X::as_packed(conv.x).filter(|_| is_plain && stride == conv.channels);
-        let room = if words.is_some() { 0 } else { n_pixels };
+        let (source, n_pixels) = if let Some(words) = words {
+            (Source::Words(words), n_pixels)
+        } else if let Some(rows) = Rows::new(conv, 2 * tile) {
+            // Short rows would make low tiles.
+            (Source::Rows(rows), window.out_w)
+        } else {
+            let row_len = conv.kernel.row_len(window.kernel_w * conv.channels);
+            let room = Gathered::new(conv.view(), (row_len, stride), n_pixels);
+            (Source::Gathered(room), n_pixels)
+        };
         Self {
             kernels,
-            kernel: conv.kernel,
-            words,
-            patches: Patches::new(conv.view(), (row_len, stride), room),
+            conv,
+            source,
             n_pixels,
         }
     }
 
-    /// Writes the sums of the pixels from `first` on into `out`, `[pixels, filters]`.
+    /// Writes the sums of the pixels from `first` on into `out`, `[pixels, filters]`: those of whole output rows.
     pub(crate) fn write(&mut self, first: usize, out: &mut [i32]) {
-        let filters = self.kernel.filters;
+        let (kernel, window) = (self.conv.kernel, &self.conv.window);
+        let (filters, stride) = (kernel.filters, kernel.patch_len());
         let mut from = first;
         for out in out.chunks_mut((self.n_pixels * filters).max(1)) {
             let n_pixels = out.len().div_euclid(filters);
             let pixels = from..from + n_pixels;
             from = pixels.end;
-            let patches = match self.words {
-                Some(words) => {
-                    let n_words = self.kernel.patch_len();
-                    &words[pixels.start * n_words..pixels.end * n_words]
+            let patches = match &mut self.source {
+                Source::Words(words) => {
+                    let words = &words[pixels.start * stride..pixels.end * stride];
+                    Patches::new(kernel, words, n_pixels)
                 }
-                None => self.patches.gather(self.kernels, pixels),
+                Source::Rows(rows) => rows.fill(pixels.start.div_euclid(window.out_w)),
+                Source::Gathered(room) => {
+                    Patches::new(kernel, room.gather(self.kernels, pixels), n_pixels)
+                }
             };
-            product(self.kernels, self.kernel, patches, out);
+            product(self.kernels, kernel, &patches, out);
         }
     }
 
@@ -91,7 +112,7 @@ impl<'a, X: Packable<L>, L: Lane> Sums<'a, X, L> {
         first: usize,
         (finish, out, extremes): (&Finish, &mut [O], &mut Extremes),
     ) {
-        let filters = self.kernel.filters;
+        let filters = self.conv.kernel.filters;
         let batches = WAITING.div_euclid((self.n_pixels * filters).max(1)).max(1);
         let n_pixels = batches * self.n_pixels;
         let mut sums = vec![0; out.len().min(n_pixels * filters)];
@@ -125,7 +146,7 @@ fn tile_rows(_: Kernels) -> usize {
 fn product<L: Lane>(
     kernels: Kernels,
     kernel: &Packed<L>,
-    patches: &[L::Activation],
+    patches: &Patches<'_, L::Activation>,
     out: &mut [i32],
 ) {
     assert_eq!(L::GROUP, 2, "lanes of words");
@@ -151,4 +172,4 @@ fn product<L: Lane>(
 
 /// There are no packed weights on this target; `Kernels::packs` is false.
 #[cfg(not(target_arch = "x86_64"))]
-fn product<L: Lane>(_: Kernels, _: &Packed<L>, _: &[L::Activation], _: &mut [i32]) {}
+fn product<L: Lane>(_: Kernels, _: &Packed<L>, _: &Patches<'_, L::Activation>, _: &mut [i32]) {}

@@ -221,6 +221,29 @@ pub struct PackedConv<'a, X, L> {
     pub channels: usize,
 }
 
+/// Activations that pixels see, as a packed kernel takes them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patches<'a, A> {
+    pub(crate) x: &'a [A],
+    pub(crate) n_pixels: usize,
+    /// Distance from a pixel to the next; patches may overlap.
+    pub(crate) stride: usize,
+    /// Which activations of a patch the lanes of the kernel meet, in their order.
+    pub(crate) runs: &'a [Run],
+}
+
+impl<'a, A> Patches<'a, A> {
+    /// Returns patches that lie side by side.
+    pub(crate) fn new<L: Lane>(kernel: &'a Packed<L>, x: &'a [A], n_pixels: usize) -> Self {
+        Self {
+            x,
+            n_pixels,
+            stride: kernel.patch_len(),
+            runs: &kernel.runs,
+        }
+    }
+}
+
 /// What the pixels of a convolution see.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct View<'a, X> {

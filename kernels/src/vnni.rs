@@ -27,11 +27,12 @@ use crate::isa::{Isa, Kernels};
 use crate::lanes::{Lane, Packable};
 use crate::madd::Sums;
 use crate::operands::Window;
-use crate::packed::{Packed, PackedConv};
+use crate::packed::{Packed, PackedConv, Patches};
+use crate::rows::Rows;
 use finished::Finished;
-use gather::{Gathered, Rows};
+use gather::Gathered;
 use sink::{Plain, Sink};
-use tile::{Patches, product};
+use tile::product;
 
 pub use depthwise::{PackedDepthwise, PackedDepthwiseConv};
 
@@ -181,20 +182,16 @@ fn packed_pixels<X: Packable<L>, L: Lane>(
     let is_plain = window == Window::pointwise(window.in_h, window.in_w);
     if let Some(x) = X::as_packed(x).filter(|_| is_plain && stride == conv.channels && stride > 0) {
         let x = &x[pixels.start * stride..pixels.end * stride];
-        let patches = Patches::new(x, pixels.len(), (stride, &kernel.runs, X::OFFSET));
-        return product(kernel, &patches, 0, sink);
+        let patches = Patches::new(kernel, x, pixels.len());
+        return product(kernel, (&patches, X::OFFSET), 0, sink);
     }
     // Short rows would make low tiles.
-    let takes_rows = window.out_w >= tile::ROWS && window.dilation_w == 1;
-    if let Some(layout) = kernel.layout.filter(|_| takes_rows) {
-        let mut input = Rows::new(conv, &layout);
-        let runs = layout.runs(window.kernel_h, input.pitch(), L::GROUP);
+    if let Some(mut input) = Rows::new(conv, tile::ROWS) {
         let first = pixels.start.div_euclid(window.out_w);
         for number in 0..pixels.len().div_euclid(window.out_w) {
-            let stride = window.stride_w * conv.channels;
-            let x = input.fill(first + number);
-            let patches = Patches::new(x, window.out_w, (stride, &runs, X::OFFSET));
-            product(kernel, &patches, number * window.out_w, sink);
+            let patches = input.fill(first + number);
+            let pixel = number * window.out_w;
+            product(kernel, (&patches, X::OFFSET), pixel, sink);
         }
         return;
     }
@@ -203,8 +200,8 @@ fn packed_pixels<X: Packable<L>, L: Lane>(
     while done < pixels.len() {
         let first = pixels.start + done;
         let (x, n_pixels) = gathered.gather(first..pixels.end);
-        let patches = Patches::new(x, n_pixels, (stride, &kernel.runs, X::OFFSET));
-        product(kernel, &patches, done, sink);
+        let patches = Patches::new(kernel, x, n_pixels);
+        product(kernel, (&patches, X::OFFSET), done, sink);
         done += n_pixels;
     }
 }

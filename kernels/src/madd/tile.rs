@@ -2,17 +2,15 @@
 #![cfg(target_arch = "x86_64")]
 
 use crate::lanes::Lane;
-use crate::packed::{COLUMNS as BLOCK, Line, Packed, Run};
+use crate::packed::{COLUMNS as BLOCK, Line, Packed, Patches};
 
 /// The kernel's part of a block of columns.
-struct Operands<'a> {
-    runs: &'a [Run],
+struct Operands<'a, A> {
+    patches: &'a Patches<'a, A>,
     /// Two lines a lane, which are all columns of the block.
     weights: &'a [[Line; 2]],
     /// The first column of the tile in the block.
     column: usize,
-    /// Words of a patch.
-    stride: usize,
 }
 
 /// Defines the module of an instruction set: tiles of two vectors of `$width` columns, and up to as many rows as leave
@@ -26,7 +24,7 @@ macro_rules! tiles {
             use std::arch::x86_64::{$zero, $splat, $load, $store, $madd, $add, $shift, _mm_cvtsi32_si128};
             use std::ops::Range;
 
-            use super::{BLOCK, Lane, Operands, Packed};
+            use super::{BLOCK, Lane, Operands, Packed, Patches};
 
             /// Columns of a vector.
             const WIDTH: usize = $width;
@@ -45,35 +43,34 @@ macro_rules! tiles {
             #[target_feature(enable = $features)]
             pub(crate) fn blocks<L: Lane>(
                 kernel: &Packed<L>,
-                patches: &[L::Activation],
+                patches: &Patches<'_, L::Activation>,
                 out: &mut [i32],
                 columns: Range<usize>,
             ) {
                 let filters = kernel.filters;
-                let stride = kernel.patch_len();
-                let n_pixels = out.len().div_euclid(filters);
+                let n_pixels = patches.n_pixels;
+                assert_eq!(out.len(), n_pixels * filters, "sums of all pixels");
                 let n_tiles = n_pixels.div_ceil(ROWS);
                 let (weights, n_lanes) = (kernel.weights.as_chunks().0, kernel.n_lanes());
                 let mut spare = [0; ROWS * COLUMNS];
                 for first in columns.clone().step_by(COLUMNS) {
                     let block = first.div_euclid(BLOCK);
                     let operands = Operands {
-                        runs: &kernel.runs,
+                        patches,
                         weights: &weights[block * n_lanes..(block + 1) * n_lanes],
                         column: first.rem_euclid(BLOCK),
-                        stride,
                     };
                     let n = COLUMNS.min(columns.end - first);
                     let mut from = 0;
                     // Heights of tiles differ by one at most.
                     for tile in 1..=n_tiles {
                         let to = (tile * n_pixels).div_euclid(n_tiles);
-                        let patches = &patches[from * stride..to * stride];
+                        let pixels = from..to;
                         let out = &mut out[from * filters + first..to * filters];
                         if n == COLUMNS {
-                            any_rows::<L>(&operands, patches, to - from, (out, filters));
+                            any_rows::<L>(&operands, pixels, (out, filters));
                         } else {
-                            any_rows::<L>(&operands, patches, to - from, (&mut spare, COLUMNS));
+                            any_rows::<L>(&operands, pixels, (&mut spare, COLUMNS));
                             let rows = out.chunks_mut(filters).zip(spare.chunks(COLUMNS));
                             for (out, sums) in rows {
                                 out[..n].copy_from_slice(&sums[..n]);
@@ -86,28 +83,30 @@ macro_rules! tiles {
 
             #[target_feature(enable = $features)]
             fn any_rows<L: Lane>(
-                operands: &Operands<'_>,
-                patches: &[L::Activation],
-                n: usize,
+                operands: &Operands<'_, L::Activation>,
+                pixels: Range<usize>,
                 out: (&mut [i32], usize),
             ) {
-                match n {
-                    $($n => rows::<L, $n>(operands, patches, out),)*
+                match pixels.len() {
+                    $($n => rows::<L, $n>(operands, pixels.start, out),)*
                     _ => {}
                 }
             }
 
-            /// Writes the sums of `N` patches into rows of `out`, whose starts have the given distance.
+            /// Writes the sums of `N` patches from number `first` on into rows of `out`, whose starts have the given
+            /// distance.
             // Never inlined: among other code the compiler does not keep all sums in registers.
             #[target_feature(enable = $features)]
             #[inline(never)]
             fn rows<L: Lane, const N: usize>(
-                operands: &Operands<'_>,
-                patches: &[L::Activation],
+                operands: &Operands<'_, L::Activation>,
+                first: usize,
                 (out, distance): (&mut [i32], usize),
             ) {
-                let Operands { runs, weights, column, stride } = *operands;
-                assert_eq!(patches.len(), N * stride, "whole rows of patches");
+                let Operands { patches, weights, column } = *operands;
+                let Patches { x, stride, runs, .. } = *patches;
+                let ends = runs.iter().map(|run| (run.first + run.n_groups) * L::GROUP);
+                let x = &x[first * stride..][..(N - 1) * stride + ends.max().unwrap_or(0)];
                 assert!(
                     column.is_multiple_of(COLUMNS) && column + COLUMNS <= BLOCK,
                     "columns of the block"
@@ -115,18 +114,15 @@ macro_rules! tiles {
                 let mut acc = [[$zero(); 2]; N];
                 let mut weights = weights.iter();
                 for run in runs {
-                    let last = (run.first + run.n_groups) * L::GROUP;
-                    assert!(last <= stride, "groups of a patch");
                     let mut at = run.first * L::GROUP;
                     for lines in weights.by_ref().take(run.n_groups) {
                         // SAFETY: the lines are 32 lanes of four bytes, of which `column` and those after it are
-                        // `COLUMNS`; vectors of them start at multiples of their size. The groups of a run are among
-                        // those of a patch (`last`), so row `i` of the patches has the two words of a group at
-                        // `i * stride + at`.
+                        // `COLUMNS`; vectors of them start at multiples of their size. No group of the last patch ends
+                        // behind `x`, so patch `i` has the two words of a group at `i * stride + at`.
                         unsafe {
                             let w = lines.as_ptr().cast::<i32>().add(column);
                             let (w0, w1) = ($load(w.cast()), $load(w.add(WIDTH).cast()));
-                            let mut lane = patches.as_ptr().add(at);
+                            let mut lane = x.as_ptr().add(at);
                             for acc in &mut acc {
                                 let x = $splat(lane.cast::<i32>().read_unaligned());
                                 lane = lane.wrapping_add(stride);

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use super::tile::ROWS;
 use crate::lanes::{Lane, Packable};
-use crate::packed::{PackedConv, RowLayout};
+use crate::packed::PackedConv;
+use crate::rows::outside;
 
 /// Activations that are gathered at once at most: they stay in the first cache, beside the weights.
 const GATHERED: usize = 1 << 14;
@@ -84,76 +85,6 @@ impl<'a, X: Packable<L>, L: Lane> Gathered<'a, X, L> {
                 copy(&conv.x[start + left..], &mut patch[i * self.row_len..], len);
             }
         }
-    }
-}
-
-/// Returns what the border is.
-fn outside<X: Packable<L>, L: Lane>(conv: &PackedConv<'_, X, L>) -> Vec<L::Activation> {
-    match conv.pad {
-        Some(pad) => pad.iter().map(|v| v.packed()).collect(),
-        None => vec![X::zero(); conv.channels],
-    }
-}
-
-/// Room for the input rows that an output row sees, with their borders: each tap of a kernel row is where the next
-/// pixels see it too, so nothing is copied twice.
-pub(super) struct Rows<'a, X, L: Lane> {
-    conv: &'a PackedConv<'a, X, L>,
-    /// Activations of a row: a whole number of groups.
-    pitch: usize,
-    /// Which of them come from the input.
-    inside: Range<usize>,
-    /// A row of nothing but the border.
-    outside: Vec<L::Activation>,
-    rows: Vec<L::Activation>,
-}
-
-impl<'a, X: Packable<L>, L: Lane> Rows<'a, X, L> {
-    /// Returns room for rows of a kernel of this layout.
-    pub(super) fn new(conv: &'a PackedConv<'a, X, L>, layout: &RowLayout) -> Self {
-        let (window, channels) = (&conv.window, conv.channels);
-        let width = (window.out_w - 1) * window.stride_w + window.kernel_w;
-        let padding = layout.padded - window.kernel_w * channels;
-        let pitch = (width * channels + padding).next_multiple_of(L::GROUP);
-        let mut outside = outside(conv).repeat(width);
-        // What is behind the last tap meets weights of zero.
-        outside.resize(pitch, X::zero());
-        let start = window.pad_left.min(width);
-        let end = width.min(start + window.in_w);
-        Self {
-            conv,
-            pitch,
-            inside: start * channels..end * channels,
-            rows: outside.repeat(window.kernel_h),
-            outside,
-        }
-    }
-
-    /// Returns the distance from a row to the next.
-    pub(super) const fn pitch(&self) -> usize {
-        self.pitch
-    }
-
-    /// Returns the input rows that an output row sees.
-    pub(super) fn fill(&mut self, row: usize) -> &[L::Activation] {
-        let (window, channels) = (&self.conv.window, self.conv.channels);
-        for (i, to) in self.rows.chunks_mut(self.pitch).enumerate() {
-            let at = (row * window.stride_h + i * window.dilation_h).checked_sub(window.pad_top);
-            let Some(at) = at.filter(|at| *at < window.in_h) else {
-                to.copy_from_slice(&self.outside);
-                continue;
-            };
-            let to = &mut to[self.inside.clone()];
-            let x = &self.conv.x[at * window.in_w * channels..][..to.len()];
-            if let Some(x) = X::as_packed(x) {
-                to.copy_from_slice(x);
-            } else {
-                for (to, x) in to.iter_mut().zip(x) {
-                    *to = x.packed();
-                }
-            }
-        }
-        &self.rows
     }
 }
 

@@ -4,7 +4,7 @@ use super::sink::Sink;
 use crate::lanes::Lane;
 #[cfg(target_arch = "x86_64")]
 use crate::packed::{COLUMNS, Line};
-use crate::packed::{Packed, Run};
+use crate::packed::{Packed, Patches};
 
 /// Rows of the largest tile: 24 accumulators leave room for two vectors of weights and one of activations, and for the
 /// numbers of the last steps.
@@ -14,52 +14,24 @@ pub(super) const ROWS: usize = 12;
 #[cfg(target_arch = "x86_64")]
 pub(super) const WIDTH: usize = 16;
 
-/// Activations that pixels see, as the packed kernel takes them.
-#[derive(Clone, Copy)]
-pub(super) struct Patches<'a, A> {
-    pub(super) x: &'a [A],
-    pub(super) n_pixels: usize,
-    /// Distance from a pixel to the next; patches may overlap.
-    pub(super) stride: usize,
-    /// Which activations of a patch the lanes of the kernel meet, in their order.
-    pub(super) runs: &'a [Run],
-    /// What the instruction adds to the activations.
-    pub(super) offset: i32,
-}
-
-impl<'a, A> Patches<'a, A> {
-    pub(super) const fn new(
-        x: &'a [A],
-        n_pixels: usize,
-        (stride, runs, offset): (usize, &'a [Run], i32),
-    ) -> Self {
-        Self {
-            x,
-            n_pixels,
-            stride,
-            runs,
-            offset,
-        }
-    }
-}
-
-/// Writes the products of patches with the packed kernel; the first patch is pixel number `pixel` of the sink.
+/// Writes the products of patches with the packed kernel; the first patch is pixel number `pixel` of the sink, and
+/// `offset` what the instruction adds to the activations.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn product<L: Lane, S: Sink>(
     kernel: &Packed<L>,
-    patches: &Patches<'_, L::Activation>,
+    (patches, offset): (&Patches<'_, L::Activation>, i32),
     pixel: usize,
     sink: &mut S,
 ) {
     // SAFETY: the caller checked that the CPU has AVX-512 VNNI (`packs`).
-    unsafe { blocks(kernel, patches, pixel, sink) }
+    unsafe { blocks(kernel, (patches, offset), pixel, sink) }
 }
 
 /// There is no VNNI on this target; `Kernels::packs` is false.
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) fn product<L: Lane, S: Sink>(
     _: &Packed<L>,
-    _: &Patches<'_, L::Activation>,
+    _: (&Patches<'_, L::Activation>, i32),
     _: usize,
     _: &mut S,
 ) {
@@ -69,7 +41,7 @@ pub(super) fn product<L: Lane, S: Sink>(
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
 fn blocks<L: Lane, S: Sink>(
     kernel: &Packed<L>,
-    patches: &Patches<'_, L::Activation>,
+    (patches, offset): (&Patches<'_, L::Activation>, i32),
     pixel: usize,
     sink: &mut S,
 ) {
@@ -82,7 +54,7 @@ fn blocks<L: Lane, S: Sink>(
             weights: &kernel.weights[block * block_len..(block + 1) * block_len],
             n_columns: COLUMNS.min(kernel.filters - first),
         };
-        let mut columns = columns(kernel, patches.offset, first, sink);
+        let mut columns = columns(kernel, offset, first, sink);
         let mut from = 0;
         for (n_tiles, n_rows) in heights.0 {
             let tiles = Tiles {

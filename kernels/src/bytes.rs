@@ -31,15 +31,15 @@ use packing::{Block, COLUMNS};
 use sink::{Plain, Sink};
 
 /// Tiles of pixels that meet a block of weights after each other.
-const TILES: usize = 12;
+const TILES: usize = 64;
 
-/// Bytes of patches that are gathered at once.
-const GATHERED: usize = 1 << 15;
+/// Bytes of patches that are gathered at once: they stay in the first cache, beside the weights of a block.
+const GATHERED: usize = 1 << 14;
 
 /// The operands of a convolution with weights in pairs.
 #[derive(Clone, Copy, Debug)]
 pub struct PairsConv<'a> {
-    /// Input, `[in_h, in_w, channels]`, none above what the kernel was packed for.
+    /// Input, `[in_h, in_w, channels]`; no pixel sees more than the kernel was packed for.
     pub x: &'a [u8],
     /// Kernel of `kernel_h * kernel_w * channels` rows.
     pub kernel: &'a BytePairs,
@@ -64,8 +64,8 @@ impl Kernels {
     ///
     /// # Panics
     ///
-    /// Panics if [`packs_pairs`](Self::packs_pairs) is false, an activation is larger than the kernel was packed for, a
-    /// length disagrees with the extents, `rows` is not in `0..out_h`, or the window is not valid.
+    /// Panics if [`packs_pairs`](Self::packs_pairs) is false, a pixel sees an activation that is larger than the kernel was
+    /// packed for, a length disagrees with the extents, `rows` is not in `0..out_h`, or the window is not valid.
     pub fn conv2d_pairs(self, conv: &PairsConv<'_>, rows: Range<usize>, out: &mut [i32]) {
         let filters = conv.kernel.filters;
         let pixels = self.check_pairs(conv, &rows, out.len());
@@ -150,31 +150,8 @@ impl Kernels {
         assert_eq!(n_taps * channels, kernel.rows, "rows of the kernel");
         let extents = [rows.len(), window.out_w, kernel.filters];
         check_len("output", n_results, &extents);
-        let most = conv.pad.map_or(0, largest).max(largest(conv.seen(rows)));
-        assert!(
-            most <= kernel.most,
-            "an activation is {most}, larger than the {} that the kernel was packed for",
-            kernel.most
-        );
         rows.start * window.out_w..rows.end * window.out_w
     }
-}
-
-impl PairsConv<'_> {
-    /// Returns the input rows that the output rows `rows` see, and maybe others.
-    fn seen(&self, rows: &Range<usize>) -> &[u8] {
-        let window = &self.window;
-        let row_len = window.in_w * self.channels;
-        let inside = |row: usize| row.saturating_sub(window.pad_top).min(window.in_h);
-        let from = inside(rows.start * window.stride_h);
-        let to = inside(rows.end * window.stride_h + window.kernel_h * window.dilation_h);
-        &self.x[from * row_len..to.max(from) * row_len]
-    }
-}
-
-/// Returns the largest activation, 0 of none.
-fn largest(x: &[u8]) -> u8 {
-    x.iter().fold(0, |most, v| most.max(*v))
 }
 
 /// A product of patches with a kernel, some patches after the other.
@@ -200,7 +177,11 @@ impl<'a, S: Sink> Product<'a, S> {
 
     /// Gives the sums of patches to the sink; the first is that of its pixel `pixel`.
     fn add(&mut self, patches: &[u8], pixel: usize) {
-        self.patches.fill(patches);
+        let (most, bound) = (self.patches.fill(patches), self.kernel.most);
+        assert!(
+            most <= bound,
+            "an activation is {most}, larger than the {bound} that the kernel was packed for"
+        );
         let to = (&mut *self.sink, self.columns.as_mut_slice());
         multiply(&self.kernel.blocks, &self.patches, pixel, to);
     }

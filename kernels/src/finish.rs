@@ -69,6 +69,11 @@ pub struct Finish {
     pub(crate) scale: Vec<i32>,
     pub(crate) half: Vec<i32>,
     pub(crate) right: Vec<u32>,
+    /// The half that rounds, and the bias, scaled.
+    pub(crate) half_and_bias: Vec<i32>,
+    /// The low bytes of the least and of the largest result.
+    pub(crate) low: Vec<u8>,
+    pub(crate) high: Vec<u8>,
     /// Sums with bias below which, and above which, the last step clips.
     pub(crate) clips_below: Vec<i32>,
     pub(crate) clips_above: Vec<i32>,
@@ -191,6 +196,10 @@ impl Finish {
             let product = bound * i64::from(entry.scale) + i64::from(entry.half);
             finish.scales_all &= product <= i32::MAX.into();
             finish.bound = finish.bound.max(bound);
+            let bias = finish.bias[channel].wrapping_mul(entry.scale);
+            finish.half_and_bias[channel] = entry.half.wrapping_add(bias);
+            finish.low[channel] = entry.result(entry.least);
+            finish.high[channel] = entry.result(entry.most);
             finish.may_clip |= entry.clips_below > i32::MIN || entry.clips_above < i32::MAX;
         }
         finish.exact = Exact::new(steps, channels);
@@ -213,6 +222,9 @@ impl Finish {
             scale: vec![0; padded],
             half: vec![0; padded],
             right: vec![0; padded],
+            half_and_bias: vec![0; padded],
+            low: vec![0; padded],
+            high: vec![0; padded],
             clips_below: vec![i32::MIN; padded],
             clips_above: vec![i32::MAX; padded],
             may_clip: false,
@@ -234,11 +246,7 @@ impl Finish {
         Tables {
             bias: of(&self.bias),
             scale: of(&self.scale),
-            half: std::array::from_fn(|i| {
-                let c = first + i;
-                let bias = self.bias[c].wrapping_mul(self.scale[c]);
-                self.half[c].wrapping_add(bias)
-            }),
+            half: of(&self.half_and_bias),
             right: std::array::from_fn(|i| self.right[first + i].cast_signed()),
             below: of(&self.clips_below),
             above: of(&self.clips_above),
@@ -248,11 +256,13 @@ impl Finish {
 
     /// Returns the ends of the results of pixels with `width` channels from `first` on, a power of two.
     fn packing(&self, first: usize, width: usize) -> Packing {
-        let results =
-            |sums: &[i32]| std::array::from_fn(|i| self.result(sums, first + (i & (width - 1))));
+        let of = |ends: &[u8]| {
+            let end = |i: usize| ends.get(first + (i & (width - 1))).copied();
+            std::array::from_fn(|i| end(i).unwrap_or(0))
+        };
         Packing {
-            low: results(&self.least),
-            high: results(&self.most),
+            low: of(&self.low),
+            high: of(&self.high),
         }
     }
 
@@ -269,15 +279,6 @@ impl Finish {
             above: block.spread(&self.clips_above),
             packing: self.packing(block.first, block.width()),
         }
-    }
-
-    /// Returns the low byte of the result of a channel's sum, zero for a channel that does not exist.
-    pub(crate) fn result(&self, sums: &[i32], channel: usize) -> u8 {
-        let Some(sum) = sums.get(channel) else {
-            return 0;
-        };
-        let scaled = sum.wrapping_mul(self.scale[channel]);
-        u8::low_byte(scaled.wrapping_add(self.half[channel]) >> self.right[channel])
     }
 
     /// Checks that every result is an `O`.
@@ -350,6 +351,11 @@ impl Channel {
                 clamped(clips_above)
             },
         })
+    }
+
+    /// Returns the low byte of the result of a sum.
+    fn result(&self, sum: i32) -> u8 {
+        u8::low_byte((sum.wrapping_mul(self.scale).wrapping_add(self.half)) >> self.right)
     }
 
     /// A channel whose every result is zero.

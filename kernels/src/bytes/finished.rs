@@ -44,8 +44,8 @@ pub(super) struct FinishedColumns {
     least: Numbers,
     most: Numbers,
     /// Ends of the results, in the order of the bytes of two pixels.
-    low: [u8; 2 * COLUMNS],
-    high: [u8; 2 * COLUMNS],
+    low: [[u8; COLUMNS]; 2],
+    high: [[u8; COLUMNS]; 2],
     first: usize,
     n_seen: usize,
     clipped: u64,
@@ -56,27 +56,18 @@ impl<O: Byte> Sink for Finished<'_, O> {
 
     fn columns(&self, first: usize, n_seen: usize) -> FinishedColumns {
         let finish = self.finish;
-        assert!(first + COLUMNS <= finish.channels(), "columns of the layer");
-        let of = |table: &[i32]| Numbers(std::array::from_fn(|i| table[first + i]));
-        let ends = |sums: &[i32]| {
-            std::array::from_fn(|i| finish.result(sums, first + (i & (COLUMNS - 1))))
-        };
+        let of = |table: &[i32]| Numbers(eight(table, first));
         FinishedColumns {
             bias: of(&finish.bias),
             scale: of(&finish.scale),
-            half: Numbers(std::array::from_fn(|i| {
-                let bias = finish.bias[first + i].wrapping_mul(finish.scale[first + i]);
-                finish.half[first + i].wrapping_add(bias)
-            })),
-            right: Numbers(std::array::from_fn(|i| {
-                finish.right[first + i].cast_signed()
-            })),
+            half: of(&finish.half_and_bias),
+            right: Numbers(eight(&finish.right, first).map(u32::cast_signed)),
             below: of(&finish.clips_below),
             above: of(&finish.clips_above),
             least: Numbers([i32::MAX; COLUMNS]),
             most: Numbers([i32::MIN; COLUMNS]),
-            low: ends(&finish.least),
-            high: ends(&finish.most),
+            low: [eight(&finish.low, first); 2],
+            high: [eight(&finish.high, first); 2],
             first,
             n_seen,
             clipped: 0,
@@ -138,6 +129,13 @@ impl<O: Byte> Sink for Finished<'_, O> {
         }
         self.extremes.clipped += columns.clipped;
     }
+}
+
+/// Returns the numbers of the eight columns from `first` on.
+fn eight<T: Copy + Default>(table: &[T], first: usize) -> [T; COLUMNS] {
+    let mut numbers = [T::default(); COLUMNS];
+    numbers.copy_from_slice(&table[first..first + COLUMNS]);
+    numbers
 }
 
 /// Adds the ends of the sums of a tile; returns whether the last step clips one.

@@ -49,19 +49,20 @@ impl Interleaved {
         }
     }
 
-    /// Takes patches `[pixels, stride]`, not more than there is room for.
-    pub(super) fn fill(&mut self, patches: &[u8]) {
+    /// Takes patches `[pixels, stride]`, not more than there is room for, and returns their largest activation.
+    pub(super) fn fill(&mut self, patches: &[u8]) -> u8 {
         let stride = self.n_groups * GROUP;
         self.heights = Heights::of(patches.len().div_euclid(stride));
-        let mut patches = patches;
+        let (mut patches, mut most) = (patches, 0);
         let mut tiles = self.groups.chunks_mut(self.n_groups * ROWS);
         for (n_tiles, n_rows) in self.heights.0 {
             for tile in tiles.by_ref().take(n_tiles) {
                 let (rows, others) = patches.split_at(n_rows * stride);
-                interleave(rows, stride, tile);
+                most = most.max(interleave(rows, stride, tile));
                 patches = others;
             }
         }
+        most
     }
 
     /// Returns the tiles.
@@ -83,17 +84,20 @@ impl Interleaved {
     }
 }
 
-/// Writes the groups of one to [`ROWS`] patches of `stride` bytes into a tile; rows that do not exist hold anything.
+/// Writes the groups of one to [`ROWS`] patches of `stride` bytes into a tile, in which rows that do not exist hold
+/// anything; returns the largest byte.
 #[cfg(target_arch = "x86_64")]
-fn interleave(patches: &[u8], stride: usize, tile: &mut [i32]) {
+fn interleave(patches: &[u8], stride: usize, tile: &mut [i32]) -> u8 {
     // SAFETY: an `Interleaved` is made after `check_pairs` only, for kernels of AVX2: a `Kernels` exists only for a set
     // that was detected on this CPU.
-    unsafe { avx2::interleave(patches, stride, tile) };
+    unsafe { avx2::interleave(patches, stride, tile) }
 }
 
 /// There is no AVX2 on this target; `Kernels::packs_pairs` is false.
 #[cfg(not(target_arch = "x86_64"))]
-fn interleave(_: &[u8], _: usize, _: &mut [i32]) {}
+fn interleave(_: &[u8], _: usize, _: &mut [i32]) -> u8 {
+    0
+}
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
@@ -103,19 +107,20 @@ mod avx2 {
     )]
 
     use std::arch::x86_64::{
-        __m256i, _mm256_loadu_si256, _mm256_permute2x128_si256, _mm256_storeu_si256,
-        _mm256_unpackhi_epi32, _mm256_unpackhi_epi64, _mm256_unpacklo_epi32, _mm256_unpacklo_epi64,
+        __m256i, _mm256_loadu_si256, _mm256_max_epu8, _mm256_permute2x128_si256,
+        _mm256_setzero_si256, _mm256_storeu_si256, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64,
+        _mm256_unpacklo_epi32, _mm256_unpacklo_epi64,
     };
 
     use super::super::packing::GROUP;
     use super::super::tile::ROWS;
 
-    /// Groups of a vector, and rows that are interleaved at once.
-    const WIDTH: usize = 8;
+    /// Groups of a vector. A tile has as many rows.
+    const WIDTH: usize = ROWS;
 
     /// As [`interleave`](super::interleave).
     #[target_feature(enable = "avx2,fma")]
-    pub(super) fn interleave(patches: &[u8], stride: usize, tile: &mut [i32]) {
+    pub(super) fn interleave(patches: &[u8], stride: usize, tile: &mut [i32]) -> u8 {
         let n_rows = patches.len().div_euclid(stride);
         let n_groups = stride.div_euclid(GROUP);
         assert!(
@@ -124,38 +129,37 @@ mod avx2 {
         );
         if n_groups < WIDTH {
             for (row, patch) in patches.chunks_exact(stride).enumerate() {
-                one_row(patch, &mut tile[row..]);
+                let groups = patch.as_chunks::<GROUP>().0;
+                for (group, place) in groups.iter().zip(tile[row..].iter_mut().step_by(ROWS)) {
+                    *place = i32::from_le_bytes(*group);
+                }
             }
-            return;
+            return patches.iter().fold(0, |most, v| most.max(*v));
         }
         let row = |row: usize| patches[row.min(n_rows - 1) * stride..][..stride].as_ptr();
-        let rows: [*const u8; WIDTH] = std::array::from_fn(row);
+        let rows: [*const u8; ROWS] = std::array::from_fn(row);
+        let mut most = _mm256_setzero_si256();
         // The last groups may be written twice.
         for first in (0..n_groups).step_by(WIDTH) {
             let first = first.min(n_groups - WIDTH);
-            // SAFETY: each of the rows has `n_groups` groups, and the tile has `ROWS` places for each of them, which are
-            // eight or more; loads and stores are unaligned.
+            // SAFETY: each of the rows has `n_groups` groups, and the tile has a place in each row for each of them; loads
+            // and stores are unaligned.
             unsafe {
                 let to = tile.as_mut_ptr().add(first * ROWS);
                 let groups = rows.map(|row| _mm256_loadu_si256(row.add(first * GROUP).cast()));
+                let pairs = groups.as_chunks::<2>().0;
+                for [a, b] in pairs {
+                    most = _mm256_max_epu8(most, _mm256_max_epu8(*a, *b));
+                }
                 for (group, column) in turned(groups).into_iter().enumerate() {
                     _mm256_storeu_si256(to.add(group * ROWS).cast(), column);
                 }
             }
         }
-        for (row, patch) in patches.chunks_exact(stride).enumerate().skip(WIDTH) {
-            one_row(patch, &mut tile[row..]);
-        }
-    }
-
-    /// Writes the groups of one patch to every row of a tile.
-    #[target_feature(enable = "avx2,fma")]
-    #[inline]
-    fn one_row(patch: &[u8], tile: &mut [i32]) {
-        let groups = patch.as_chunks::<GROUP>().0;
-        for (group, place) in groups.iter().zip(tile.iter_mut().step_by(ROWS)) {
-            *place = i32::from_le_bytes(*group);
-        }
+        let mut bytes = [0; 32];
+        // SAFETY: a vector has 32 bytes; the store is unaligned.
+        unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), most) };
+        bytes.into_iter().fold(0, |most, v| most.max(v))
     }
 
     /// Returns the columns of eight rows of eight numbers.

@@ -13,6 +13,9 @@ pub(crate) const GROUP: usize = 4;
 /// Lanes of the largest groups.
 pub(super) const QUAD: usize = 4;
 
+/// The largest power of two that is a word.
+const MOST_SHIFTED: u32 = 14;
+
 /// Lanes among which a partner is looked for, so that packing takes a time that grows with the weights only.
 const CANDIDATES: usize = 64;
 
@@ -20,7 +23,8 @@ const CANDIDATES: usize = 64;
 ///
 /// An instruction multiplies unsigned activations by signed weights, and adds neighbouring products in 16 bits. Lanes
 /// of four rows are put in groups of four or two such that the products of all, added up, stay in 16 bits whatever the
-/// activations are; each block of eight columns has groups of its own. A lane without a partner stays alone.
+/// activations are; each block of eight columns has groups of its own. A lane without a partner stays alone. Sums of
+/// 16 bits are multiplied as they are widened: so those of rows that count more often need no place of their own.
 #[derive(Clone, Debug)]
 pub struct BytePairs {
     pub(super) rows: usize,
@@ -37,12 +41,20 @@ pub(super) struct Block {
     pub(super) first: usize,
     /// Groups of a tile of activations.
     pub(super) tile_len: usize,
-    /// Invariant: together they have as many lanes as there are weights and starts.
-    pub(super) parts: Vec<Part>,
-    /// The weights of the lanes, a part after the other.
-    pub(super) weights: Vec<Weights>,
+    pub(super) quads: Vec<Sum<QUAD>>,
+    pub(super) pairs: Vec<Sum<2>>,
+    pub(super) alone: Vec<Sum<1>>,
+}
+
+/// Lanes whose products, added up, stay in 16 bits.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(32))]
+pub(super) struct Sum<const L: usize> {
+    pub(super) weights: [Weights; L],
     /// The first group that each lane meets in a tile. Invariant: those of all rows are in the tile.
-    pub(super) starts: Vec<u32>,
+    pub(super) starts: [u32; L],
+    /// How often the sum counts: a power of two, in both words.
+    pub(super) scale: i32,
 }
 
 /// The weights of a lane, eight columns of four rows each, at an address of which no load crosses a cache line.
@@ -50,19 +62,10 @@ pub(super) struct Block {
 #[repr(C, align(32))]
 pub(super) struct Weights(pub(super) [i8; GROUP * COLUMNS]);
 
-/// Lanes whose sums are added up: those of four, of two, and those that stay alone; then all sums so far are shifted to
-/// the left.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Part {
-    pub(super) n_quads: usize,
-    pub(super) n_pairs: usize,
-    pub(super) n_alone: usize,
-    pub(super) shift: u32,
-}
-
 impl BytePairs {
     /// Returns the packed form of a kernel `[rows, filters]` whose row `r` counts `2^shifts[r]` times, for activations
-    /// in `0..=most`; `None` if two products may leave 16 bits, or if there are fewer than eight filters.
+    /// in `0..=most`; `None` if two products may leave 16 bits, a row counts more than `2^14` times as often as another,
+    /// or there are fewer than eight filters.
     ///
     /// # Panics
     ///
@@ -103,7 +106,9 @@ impl BytePairs {
     /// Returns the lanes that each column has: the cost of a sum.
     #[must_use]
     pub fn n_lanes(&self) -> usize {
-        self.blocks.first().map_or(0, |block| block.starts.len())
+        let n =
+            |block: &Block| QUAD * block.quads.len() + 2 * block.pairs.len() + block.alone.len();
+        self.blocks.first().map_or(0, n)
     }
 
     /// Returns the activations of a patch.
@@ -118,6 +123,17 @@ struct Columns<'a> {
     shifts: &'a [u32],
     filters: usize,
     first: usize,
+}
+
+/// Lanes whose rows count equally often.
+struct Class {
+    lanes: Vec<Lane>,
+    /// How often, in both words.
+    scale: i32,
+    /// Their places among the lanes.
+    quads: Vec<[usize; QUAD]>,
+    pairs: Vec<[usize; 2]>,
+    alone: Vec<[usize; 1]>,
 }
 
 /// A lane of eight columns.
@@ -137,41 +153,38 @@ struct Sums([[i16; 2 * COLUMNS]; 2]);
 struct Limits([i16; 2]);
 
 impl Columns<'_> {
-    /// Returns the packed columns for activations in `0..=most`; `None` if two products may leave 16 bits.
+    /// Returns the packed columns for activations in `0..=most`; `None` if two products may leave 16 bits, or a scale
+    /// does.
     fn block(&self, lanes: &[LaneRows], most: u8) -> Option<Block> {
-        let limits = Limits::new(most);
-        let mut block = Block {
+        let classes = lanes.chunk_by(|a, b| a.shift == b.shift);
+        let classes = classes.map(|class| self.class(class, Limits::new(most)));
+        let classes: Vec<Class> = classes.collect::<Option<_>>()?;
+        Some(Block {
             first: self.first,
             tile_len: self.shifts.len().div_ceil(GROUP) * ROWS,
-            parts: Vec::new(),
-            weights: Vec::new(),
-            starts: Vec::new(),
-        };
-        let mut classes = lanes.chunk_by(|a, b| a.shift == b.shift).peekable();
-        while let Some(class) = classes.next() {
-            let lanes: Vec<Lane> = class
-                .iter()
-                .map(|rows| self.lane(rows))
-                .collect::<Option<_>>()?;
-            if !lanes.iter().all(|lane| limits.hold(&lane.sums)) {
-                return None;
-            }
-            let (quads, others) = quads(&lanes, limits);
-            let (pairs, alone) = paired(&lanes, others, limits);
-            let next = classes.peek().and_then(|class| class.first());
-            block.parts.push(Part {
-                n_quads: quads.len(),
-                n_pairs: pairs.len(),
-                n_alone: alone.len(),
-                shift: class.first()?.shift - next.map_or(0, |lane| lane.shift),
-            });
-            let order = quads.as_flattened().iter().chain(pairs.as_flattened());
-            for lane in order.chain(&alone).map(|number| &lanes[*number]) {
-                block.weights.push(lane.weights);
-                block.starts.push(lane.start);
-            }
+            quads: sums(&classes, |class| &class.quads),
+            pairs: sums(&classes, |class| &class.pairs),
+            alone: sums(&classes, |class| &class.alone),
+        })
+    }
+
+    /// Returns lanes of one shift, grouped; `None` if two products may leave 16 bits, or the scale does.
+    fn class(&self, class: &[LaneRows], limits: Limits) -> Option<Class> {
+        let shift = class.first()?.shift;
+        let lanes = class.iter().map(|rows| self.lane(rows));
+        let lanes: Vec<Lane> = lanes.collect::<Option<_>>()?;
+        if shift > MOST_SHIFTED || !lanes.iter().all(|lane| limits.hold(&lane.sums)) {
+            return None;
         }
-        Some(block)
+        let (quads, others) = quads(&lanes, limits);
+        let (pairs, alone) = paired(&lanes, others, limits);
+        Some(Class {
+            lanes,
+            scale: 1 << shift | 1 << (16 + shift),
+            quads,
+            pairs,
+            alone: alone.into_iter().map(|lane| [lane]).collect(),
+        })
     }
 
     /// Returns a lane; the rows of its group that have another shift are zero.
@@ -198,6 +211,23 @@ impl Columns<'_> {
             sums: Sums(sums),
         })
     }
+}
+
+/// Returns the sums of the groups of each class.
+fn sums<const L: usize>(
+    classes: &[Class],
+    groups: impl Fn(&Class) -> &Vec<[usize; L]>,
+) -> Vec<Sum<L>> {
+    let sum = |class: &Class, group: &[usize; L]| Sum {
+        weights: group.map(|lane| class.lanes[lane].weights),
+        starts: group.map(|lane| class.lanes[lane].start),
+        scale: class.scale,
+    };
+    let sums = classes.iter().flat_map(|class| {
+        let groups = groups(class).iter();
+        groups.map(move |group| sum(class, group))
+    });
+    sums.collect()
 }
 
 impl Sums {
@@ -309,6 +339,11 @@ fn paired(
 mod tests {
     use super::*;
 
+    /// Returns what a sum of any number of lanes has.
+    fn parts<const L: usize>(sum: &Sum<L>) -> (&[Weights], &[u32], i32) {
+        (&sum.weights, &sum.starts, sum.scale)
+    }
+
     /// Every row is in one lane of each block, and no sum of a pair leaves 16 bits at the ends of the activations.
     #[test]
     fn pairs_stay_in_16_bits() {
@@ -325,40 +360,35 @@ mod tests {
         let packed = BytePairs::new(&kernel, &shifts, filters, 127).expect("bytes of seven bits");
         assert_eq!(packed.blocks.len(), 3);
         for block in &packed.blocks {
-            let n_grouped = |part: &Part| QUAD * part.n_quads + 2 * part.n_pairs;
-            let n_grouped: usize = block.parts.iter().map(n_grouped).sum();
             assert!(
-                2 * n_grouped > block.starts.len(),
+                QUAD * block.quads.len() + 2 * block.pairs.len() > block.alone.len(),
                 "most lanes have partners"
             );
             let mut seen = vec![0_i32; rows];
-            let (mut weights, mut starts) = (block.weights.iter(), block.starts.iter());
-            for part in &block.parts {
-                let sizes = [(QUAD, part.n_quads), (2, part.n_pairs), (1, part.n_alone)];
-                let sizes = sizes.into_iter().flat_map(|(size, n)| [size].repeat(n));
-                for size in sizes {
-                    // The products of a word at the largest activations, those above zero and those below.
-                    let mut ends = [[0_i32; 2]; 2 * COLUMNS];
-                    for (weights, start) in weights.by_ref().zip(starts.by_ref()).take(size) {
-                        for (i, weight) in weights.0.iter().enumerate() {
-                            let product = 127 * i32::from(*weight);
-                            ends[i >> 1][0] += product.max(0);
-                            ends[i >> 1][1] += product.min(0);
-                        }
-                        let row = (*start as usize).div_euclid(ROWS) * GROUP;
-                        for (row, weight) in (row..rows).zip(&weights.0[..GROUP]) {
-                            if *weight != 0 {
-                                assert_eq!(*weight, kernel[row * filters + block.first]);
-                                seen[row] += 1;
-                            }
-                        }
+            let (quads, pairs) = (block.quads.iter().map(parts), block.pairs.iter().map(parts));
+            for (weights, starts, scale) in quads.chain(pairs).chain(block.alone.iter().map(parts))
+            {
+                // The products of a word at the largest activations, those above zero and those below.
+                let mut ends = [[0_i32; 2]; 2 * COLUMNS];
+                for (weights, start) in weights.iter().zip(starts) {
+                    for (i, weight) in weights.0.iter().enumerate() {
+                        let product = 127 * i32::from(*weight);
+                        ends[i >> 1][0] += product.max(0);
+                        ends[i >> 1][1] += product.min(0);
                     }
-                    for [above, below] in ends {
-                        assert!(above <= 32767 && below >= -32768, "{size} lanes");
+                    let row = (*start as usize).div_euclid(ROWS) * GROUP;
+                    for (row, weight) in (row..rows).zip(&weights.0[..GROUP]) {
+                        if *weight != 0 {
+                            assert_eq!(*weight, kernel[row * filters + block.first]);
+                            assert_eq!(scale, 0x1_0001 << shifts[row]);
+                            seen[row] += 1;
+                        }
                     }
                 }
+                for [above, below] in ends {
+                    assert!(above <= 32767 && below >= -32768, "{} lanes", starts.len());
+                }
             }
-            assert!(weights.next().is_none(), "every lane is in a part");
             for (row, seen) in seen.iter().enumerate() {
                 assert_eq!(*seen, i32::from(kernel[row * filters + block.first] != 0));
             }

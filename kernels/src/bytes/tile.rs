@@ -1,6 +1,6 @@
 //! Tiles of sums of eight columns.
 
-/// Pixels of the largest tile: their sums, the weights of four lanes, ones and three products fill the registers.
+/// Pixels of the largest tile: their sums, the weights of four lanes, a scale and three products fill the registers.
 pub(super) const ROWS: usize = 8;
 
 #[cfg(target_arch = "x86_64")]
@@ -14,12 +14,12 @@ mod avx2 {
     )]
 
     use std::arch::x86_64::{
-        __m256i, _mm256_add_epi16, _mm256_add_epi32, _mm256_madd_epi16, _mm256_maddubs_epi16,
-        _mm256_set1_epi16, _mm256_set1_epi32, _mm256_setzero_si256,
+        __m256i, _mm256_add_epi16, _mm256_add_epi32, _mm256_load_si256, _mm256_madd_epi16,
+        _mm256_maddubs_epi16, _mm256_set1_epi32, _mm256_setzero_si256,
     };
 
     use super::super::layout::{Interleaved, Run};
-    use super::super::packing::{Block, QUAD, Weights};
+    use super::super::packing::{Block, Sum};
     use super::super::sink::Sink;
 
     /// Gives the products of patches with the kernel to the sink; the first patch is its pixel number `pixel`.
@@ -71,20 +71,16 @@ mod avx2 {
         );
         for (x, tile) in run.groups.chunks_exact(run.tile_len).zip(0..) {
             let mut acc = [_mm256_setzero_si256(); N];
-            let mut lanes = (block.weights.as_ptr(), block.starts.as_ptr());
-            for part in &block.parts {
-                // SAFETY: this function is compiled for the instructions. The parts have all lanes of the block, and the
-                // groups of a lane are among those of a tile: invariants of the block.
-                unsafe {
-                    add::<QUAD, N>(&mut acc, x, &mut lanes, part.n_quads);
-                    add::<2, N>(&mut acc, x, &mut lanes, part.n_pairs);
-                    add::<1, N>(&mut acc, x, &mut lanes, part.n_alone);
+            // SAFETY: this function is compiled for the instructions, and the groups that a lane meets are in the tile.
+            unsafe {
+                for sum in &block.quads {
+                    add(&mut acc, x, sum);
                 }
-                for _ in 0..part.shift {
-                    // More such sums than shifts go at once, and most shifts are by one.
-                    for acc in &mut acc {
-                        *acc = _mm256_add_epi32(*acc, *acc);
-                    }
+                for sum in &block.pairs {
+                    add(&mut acc, x, sum);
+                }
+                for sum in &block.alone {
+                    add(&mut acc, x, sum);
                 }
             }
             // SAFETY: this function is compiled for the instructions.
@@ -92,37 +88,30 @@ mod avx2 {
         }
     }
 
-    /// Adds the products of `n` times the next `L` lanes, which stay in 16 bits, to the sums of `N` patches.
+    /// Adds the products of lanes to the sums of `N` patches.
     ///
     /// # Safety
     ///
-    /// The CPU has AVX2, and the caller is compiled for it. There are so many lanes, and their groups are in the tile.
+    /// The CPU has AVX2, and the caller is compiled for it. The groups that the lanes meet are in the tile.
     #[inline(always)]
-    unsafe fn add<const L: usize, const N: usize>(
-        acc: &mut [__m256i; N],
-        x: &[i32],
-        lanes: &mut (*const Weights, *const u32),
-        n: usize,
-    ) {
+    unsafe fn add<const L: usize, const N: usize>(acc: &mut [__m256i; N], x: &[i32], sum: &Sum<L>) {
         // SAFETY: the weights of a lane are an aligned vector; the caller vouches for all others.
         unsafe {
-            let ones = _mm256_set1_epi16(1);
-            for _ in 0..n {
-                let (weights, starts) = *lanes;
-                *lanes = (weights.add(L), starts.add(L));
-                let (weights, starts) = (
-                    weights.cast::<[__m256i; L]>().read(),
-                    starts.cast::<[u32; L]>().read(),
-                );
-                let x = starts.map(|start| x.as_ptr().wrapping_add(start as usize));
-                for (row, acc) in acc.iter_mut().enumerate() {
-                    let mut sums = _mm256_maddubs_epi16(group(x[0].wrapping_add(row)), weights[0]);
-                    for lane in 1..L {
-                        let x = group(x[lane].wrapping_add(row));
-                        sums = _mm256_add_epi16(sums, _mm256_maddubs_epi16(x, weights[lane]));
-                    }
-                    *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(sums, ones));
+            let weights = sum
+                .weights
+                .each_ref()
+                .map(|w| _mm256_load_si256(w.0.as_ptr().cast()));
+            let scale = _mm256_set1_epi32(sum.scale);
+            let x = sum
+                .starts
+                .map(|start| x.as_ptr().wrapping_add(start as usize));
+            for (row, acc) in acc.iter_mut().enumerate() {
+                let mut words = _mm256_maddubs_epi16(group(x[0].wrapping_add(row)), weights[0]);
+                for lane in 1..L {
+                    let x = group(x[lane].wrapping_add(row));
+                    words = _mm256_add_epi16(words, _mm256_maddubs_epi16(x, weights[lane]));
                 }
+                *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(words, scale));
             }
         }
     }

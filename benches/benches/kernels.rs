@@ -15,9 +15,9 @@ use criterion::{
     Bencher, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement,
 };
 use kernels::{
-    Conv2d, ConvTranspose2d, Dense, Depthwise, DepthwiseTranspose, Extremes, Finish, Kernels,
-    Limit, MaxPool, Narrowing, Packed, PackedConv, PackedDepthwise, PackedDepthwiseConv, Peak,
-    Products, Steps, Window,
+    BytePairs, Conv2d, ConvTranspose2d, Dense, Depthwise, DepthwiseTranspose, Extremes, Finish,
+    Kernels, Limit, MaxPool, Narrowing, Packed, PackedConv, PackedDepthwise, PackedDepthwiseConv,
+    PairsConv, Peak, Products, Steps, Window,
 };
 
 /// Rounds of a peak loop: about a tenth of a millisecond.
@@ -175,6 +175,10 @@ fn any(_: &Kernels) -> bool {
 
 fn packs(kernels: &Kernels) -> bool {
     kernels.packs::<i16>()
+}
+
+fn packs_pairs(kernels: &Kernels) -> bool {
+    kernels.packs_pairs()
 }
 
 fn packs_depthwise(kernels: &Kernels) -> bool {
@@ -365,11 +369,42 @@ fn conv_finished(c: &mut Criterion, shape: &Shape<'_>) {
     });
 }
 
+/// Products of activations of seven bits that AVX2 sums in 16 bits, and that become bytes at once. Weights are like those of
+/// trained layers, most of them small: so most lanes find three others (NUMERICS.md E3).
+fn conv_pairs(c: &mut Criterion, shape: &Shape<'_>) {
+    let x: Vec<u8> = bytes(shape.n_inputs()).iter().map(|x| x >> 1).collect();
+    let n_rows = shape.n_taps() * shape.channels;
+    // Means of two numbers: small ones are more frequent.
+    let numbers = values::<i8>(shape.n_weights() + 77);
+    let weights = numbers.iter().zip(&numbers[77..]);
+    let weights: Vec<i8> = weights.map(|(a, b)| (a >> 1) + (b >> 1)).collect();
+    let kernel = BytePairs::new(&weights, &vec![0; n_rows], shape.filters, 127);
+    let kernel = kernel.expect("seven bits");
+    let finish = finish(shape.filters, n_rows);
+    let conv = PairsConv {
+        x: &x,
+        kernel: &kernel,
+        pad: None,
+        window: shape.window,
+        channels: shape.channels,
+    };
+    let mut out = vec![0_u8; shape.n_pixels() * shape.filters];
+    let mut extremes = Extremes::new(&finish);
+    let name = format!("{}_u7_i8_finished", shape.name);
+    let work = Work::products(&name, shape.n_products(), Products::Bytes);
+    work.bench(c, packs_pairs, |kernels| {
+        let rows = 0..shape.window.out_h;
+        let to = (&finish, out.as_mut_slice(), &mut extremes);
+        kernels.conv2d_pairs_finished(black_box(&conv), rows, to);
+    });
+}
+
 fn conv(c: &mut Criterion, shape: &Shape<'_>) {
     conv_f32(c, shape);
     conv_int(c, shape);
     conv_packed(c, shape);
     conv_finished(c, shape);
+    conv_pairs(c, shape);
 }
 
 fn depthwise(c: &mut Criterion, shape: &Shape<'_>) {

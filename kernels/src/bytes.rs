@@ -1,4 +1,4 @@
-//! Products of bytes with AVX2: sums of pairs of lanes in 16 bits, then in an `i32`.
+//! Products of bytes with AVX2: sums of some lanes in 16 bits, then in an `i32`.
 //!
 //! AVX2 multiplies unsigned bytes by signed ones and adds neighbouring products, but keeps 16 bits of what comes out.
 //! [`BytePairs`] holds weights for which that is exact whatever the activations are.

@@ -56,7 +56,7 @@ impl Kernels {
     /// [`Isa::Portable`](crate::Isa::Portable), whose instructions the compiler chooses.
     ///
     /// Without VNNI, bytes are multiplied as words and need another instruction for the sum: no instruction for bytes
-    /// is exact.
+    /// is exact for all of them. Where AVX2's is (NUMERICS.md E3), a kernel may be faster than this loop.
     #[cfg(target_arch = "x86_64")]
     #[must_use]
     pub fn peak(self, of: Products) -> Option<Peak> {

@@ -173,7 +173,11 @@ impl Columns<'_> {
         let shift = class.first()?.shift;
         let lanes = class.iter().map(|rows| self.lane(rows));
         let lanes: Vec<Lane> = lanes.collect::<Option<_>>()?;
-        if shift > MOST_SHIFTED || !lanes.iter().all(|lane| limits.hold(&lane.sums)) {
+        if shift > MOST_SHIFTED
+            || !lanes
+                .iter()
+                .all(|lane| limits.hold(lane.sums.ends(&Sums::NONE)))
+        {
             return None;
         }
         let (quads, others) = quads(&lanes, limits);
@@ -231,6 +235,8 @@ fn sums<const L: usize>(
 }
 
 impl Sums {
+    const NONE: Self = Self([[0; 2 * COLUMNS]; 2]);
+
     fn plus(mut self, other: &Self) -> Self {
         for (sums, others) in self.0.iter_mut().zip(&other.0) {
             for (sum, other) in sums.iter_mut().zip(others) {
@@ -240,11 +246,15 @@ impl Sums {
         self
     }
 
-    fn largest(&self) -> i16 {
-        self.0
-            .as_flattened()
-            .iter()
-            .fold(0, |most, sum| most.max(*sum))
+    /// Returns the largest sum above zero, and the largest below, of both.
+    fn ends(&self, other: &Self) -> [i16; 2] {
+        let mut ends = [0; 2];
+        for ((end, sums), others) in ends.iter_mut().zip(&self.0).zip(&other.0) {
+            for (sum, other) in sums.iter().zip(others) {
+                *end = (*end).max(sum + other);
+            }
+        }
+        ends
     }
 }
 
@@ -258,14 +268,8 @@ impl Limits {
         )
     }
 
-    fn hold(self, sums: &Sums) -> bool {
-        let mut exceeds = false;
-        for (sums, limit) in sums.0.iter().zip(self.0) {
-            for sum in sums {
-                exceeds |= *sum > limit;
-            }
-        }
-        !exceeds
+    const fn hold(self, [above, below]: [i16; 2]) -> bool {
+        above <= self.0[0] && below <= self.0[1]
     }
 }
 
@@ -278,16 +282,15 @@ fn quads(lanes: &[Lane], limits: Limits) -> (Vec<[usize; QUAD]>, Vec<usize>) {
         while n < QUAD {
             let tried = waiting.len().saturating_sub(CANDIDATES);
             // The lane that leaves most room for others.
-            let sums_with = |number: usize| sums.plus(&lanes[number].sums);
             let next = (tried..waiting.len())
-                .map(|place| (place, sums_with(waiting[place])))
-                .filter(|(_, sums)| limits.hold(sums))
-                .min_by_key(|(_, sums)| sums.largest());
-            let Some((place, sums_of_all)) = next else {
+                .map(|place| (place, sums.ends(&lanes[waiting[place]].sums)))
+                .filter(|(_, ends)| limits.hold(*ends))
+                .min_by_key(|(_, [above, below])| *above.max(below));
+            let Some((place, _)) = next else {
                 break;
             };
             quad[n] = waiting.remove(place);
-            sums = sums_of_all;
+            sums = sums.plus(&lanes[quad[n]].sums);
             n += 1;
         }
         if n == QUAD {
@@ -306,7 +309,7 @@ fn paired(
     mut waiting: Vec<usize>,
     limits: Limits,
 ) -> (Vec<[usize; 2]>, Vec<usize>) {
-    let fit = |a: usize, b: usize| limits.hold(&lanes[a].sums.plus(&lanes[b].sums));
+    let fit = |a: usize, b: usize| limits.hold(lanes[a].sums.ends(&lanes[b].sums));
     let (mut pairs, mut alone) = (Vec::new(), Vec::<usize>::new());
     while let Some(a) = waiting.pop() {
         let tried = waiting.len().saturating_sub(CANDIDATES);

@@ -498,8 +498,9 @@ impl<O: Byte> Job for Pixels<'_, O> {
                 lo[c] = lo[c].min(v);
                 hi[c] = hi[c].max(v);
                 clipped += u32::from(v < below[c]) + u32::from(v > above[c]);
-                let v = v.max(least[c]).min(most[c]);
-                out[c] = O::low_byte((v * scale[c] + half[c]) >> right[c]);
+                // Only the sum with the half stays in an `i32`: a product may leave it by less than that.
+                let scaled = v.max(least[c]).min(most[c]).wrapping_mul(scale[c]);
+                out[c] = O::low_byte(scaled.wrapping_add(half[c]) >> right[c]);
             }
             extremes.clipped += u64::from(clipped);
         }

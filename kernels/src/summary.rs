@@ -149,7 +149,9 @@ impl Job for End<'_> {
         for c in 0..n {
             let v = self.sums[c];
             unsafe_sums |= u32::from(v < safe_least[c]) | u32::from(v > safe_most[c]);
-            results[c] = (v.max(least[c]).min(most[c]) * scale[c] + half[c]) >> right[c];
+            // As in `finish`: only the sum with the half stays in an `i32`.
+            let scaled = v.max(least[c]).min(most[c]).wrapping_mul(scale[c]);
+            results[c] = scaled.wrapping_add(half[c]) >> right[c];
         }
         *self.is_safe &= unsafe_sums == 0;
         let (bias, floor, top) = (&exact.bias[..n], &exact.floor[..n], &exact.top[..n]);

@@ -80,7 +80,9 @@ impl InPlace<'_> {
                 lo[c] = lo[c].min(v);
                 hi[c] = hi[c].max(v);
                 clipped += u32::from(v < below[c]) + u32::from(v > above[c]);
-                pixel[c] = (v.max(least[c]).min(most[c]) * scale[c] + half[c]) >> right[c];
+                // Only the sum with the half stays in an `i32`: a product may leave it by less than that.
+                let scaled = v.max(least[c]).min(most[c]).wrapping_mul(scale[c]);
+                pixel[c] = scaled.wrapping_add(half[c]) >> right[c];
             }
             extremes.clipped += u64::from(clipped);
         }

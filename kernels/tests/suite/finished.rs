@@ -497,6 +497,32 @@ proptest! {
     }
 }
 
+/// At the least result a product leaves an `i32`, and comes back with the half that rounds.
+#[test]
+fn products_that_wrap_around_come_back() {
+    let layer = Layer {
+        channels: vec![
+            Channel {
+                bias: 0,
+                top: i64::MAX,
+                scale: 249 << 9,
+                right: 17,
+            };
+            9
+        ],
+        rectifies: false,
+        shifts: true,
+        limit: Limit {
+            lo: -(1 << 14),
+            hi: (1 << 14) - 1,
+        },
+    };
+    let finish = Finish::new(&layer.steps(), 9, 1 << 16).expect("sums with halves fit");
+    let sums: Vec<i128> = (-16_850..-16_841).chain(16_840..16_849).collect();
+    assert!(sums.contains(&-16_845) && -16_845_i64 * (249 << 9) < i32::MIN.into());
+    assert_finished_in_place(&layer, &finish, &sums);
+}
+
 fn check_any_depthwise(case: &Case, weights: (i128, i128), bits: u32) {
     let bounds = |x: (i128, i128)| Bounds { x, weights };
     check_depthwise::<u8, u8>(case, bounds((0, 255)), true, bits);

@@ -21,7 +21,7 @@ use std::ops::Range;
 use crate::contract::{check_len, check_per_channel, check_window};
 use crate::finish::{Byte, Extremes, Finish};
 use crate::isa::{Isa, Kernels};
-use crate::madd::gather::Patches;
+use crate::madd::gather::Gathered;
 use crate::operands::Window;
 use crate::packed::View;
 use finished::Finished;
@@ -126,7 +126,7 @@ impl Kernels {
             channels: conv.channels,
         };
         let row_len = window.kernel_w * conv.channels;
-        let mut patches = Patches::<_, i8>::new(view, (row_len, stride), n_pixels);
+        let mut patches = Gathered::<_, i8>::new(view, (row_len, stride), n_pixels);
         for first in pixels.clone().step_by(n_pixels) {
             let some = first..pixels.end.min(first + n_pixels);
             product.add(patches.gather(self, some), first - pixels.start);

@@ -24,7 +24,7 @@ use crate::operands::Window;
 use crate::packed::COLUMNS;
 use crate::packed::{Packed, PackedConv, Patches};
 use crate::rows::Rows;
-use gather::Patches as Gathered;
+use gather::Gathered;
 
 /// Words that are gathered at once, at least a tile of pixels.
 const GATHERED: usize = 1 << 14;

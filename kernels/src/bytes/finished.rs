@@ -56,6 +56,8 @@ impl<O: Byte> Sink for Finished<'_, O> {
 
     fn columns(&self, first: usize, n_seen: usize) -> FinishedColumns {
         let finish = self.finish;
+        // The tables are longer than there are channels.
+        assert!(first + COLUMNS <= finish.channels(), "columns of the layer");
         let of = |table: &[i32]| Numbers(eight(table, first));
         FinishedColumns {
             bias: of(&finish.bias),

@@ -11,7 +11,7 @@ use crate::packed::View;
 const STEP: usize = 16;
 
 /// Room for the patches of a few pixels.
-pub(crate) struct Patches<'a, X, L: Lane> {
+pub(crate) struct Gathered<'a, X, L: Lane> {
     view: View<'a, X>,
     /// Activations of a kernel row in a patch.
     row_len: usize,
@@ -22,7 +22,7 @@ pub(crate) struct Patches<'a, X, L: Lane> {
     patches: Vec<L::Activation>,
 }
 
-impl<'a, X: Packable<L>, L: Lane> Patches<'a, X, L> {
+impl<'a, X: Packable<L>, L: Lane> Gathered<'a, X, L> {
     /// Returns room for `n_pixels` patches of `stride` activations, in which kernel rows have `row_len`.
     pub(crate) fn new(
         view: View<'a, X>,

@@ -13,6 +13,7 @@ mod order;
 mod room;
 mod sequence;
 mod single;
+mod tasks;
 mod tensor;
 mod walk;
 mod weights;
@@ -39,6 +40,7 @@ use fusion::{Fusion, fuse};
 use groups::Groups;
 use linear::{LinearPlan, State};
 use room::Room;
+use tasks::mapped;
 use tensor::{Int, Storage, with_ints, with_storage};
 use walk::Walk;
 
@@ -496,7 +498,7 @@ fn dequantize(name: &str, x: &Tensor, format: &QFormat) -> Result<Tensor, ModelE
             .map_or(fixed, |scales| fixed * scales.at(channel))
     };
     let values: Vec<f32> = with_ints!(&x.values,
-        v => v.par_iter().enumerate().with_min_len(1 << 14).map(|(i, v)| real(v.wide(), i)).collect(),
+        v => mapped(v, |i, v| real(v.wide(), i)),
         float => return Err(ModelError::invalid(name, "dequantizes a float tensor")));
     Ok(Tensor {
         shape: x.shape.clone(),

@@ -4,7 +4,6 @@ use kernels::{Activation, Kernels, MaxPool, Window};
 use quantizer_core::geometry::{Padding, same_pads, window_extent};
 use quantizer_core::layers::{ConcatAxis, IntegerLayer, IntegerOp, PoolOp};
 use quantizer_core::{Counters, PerAxis, Stage, ValueBits};
-use rayon::prelude::*;
 use std::sync::OnceLock;
 
 use super::entry::{entered_values, storage_of};
@@ -12,12 +11,10 @@ use super::epilogue::{Epilogue, Tally};
 use super::linear::State;
 use super::room::Room;
 use super::sequence;
+use super::tasks::{CHUNK, in_parallel, mapped};
 use super::tensor::{Int, Storage, Tensor, Values, batch_shape, with_ints, with_storage};
 use crate::ModelError;
 use crate::model::QuantizedNode;
-
-/// Values handled by one worker at a time.
-const CHUNK: usize = 1 << 14;
 
 /// Returns the output of a layer without weights.
 pub(super) fn run(
@@ -164,7 +161,7 @@ fn look_up(
         table.get(index).copied().unwrap_or(0)
     };
     let entries: Vec<i32> = with_ints!(&x.values,
-        v => v.par_iter().with_min_len(CHUNK).map(|v| entry(v.wide())).collect(),
+        v => mapped(v, |_, v| entry(v.wide())),
         float => return Err(ModelError::invalid(name, "takes integers, not floats")));
     Ok(Tensor {
         shape: x.shape.clone(),
@@ -192,15 +189,12 @@ fn narrowed<X: Int, O: Int>(
 ) -> Values {
     let mut out = room.take::<O>(x.len());
     let chunk = CHUNK.div_ceil(n_channels) * n_channels;
-    let tallies: Vec<Tally> = out
-        .par_chunks_mut(chunk)
-        .zip(x.par_chunks(chunk))
-        .map(|(out, x)| {
-            let mut tally = Tally::default();
-            epilogue.run(x, out, &mut tally);
-            tally
-        })
-        .collect();
+    let chunks = out.chunks_mut(chunk).zip(x.chunks(chunk));
+    let tallies = in_parallel(chunks, &|(out, x): (&mut [O], &[X])| {
+        let mut tally = Tally::default();
+        epilogue.run(x, out, &mut tally);
+        tally
+    });
     tallies.iter().for_each(|other| tally.merge(other));
     O::values(out)
 }
@@ -240,16 +234,15 @@ fn pooled<X: Int + kernels::Activation>(x: &[X], window: Window, channels: usize
     let out_len = window.out_h * window.out_w * channels;
     let n_images = x.len().div_euclid(in_len);
     let mut out = vec![X::narrow(0); n_images * out_len];
-    out.par_chunks_mut(out_len.max(1))
-        .zip(x.par_chunks(in_len))
-        .for_each(|(out, x)| {
-            let pool = MaxPool {
-                x,
-                window,
-                channels,
-            };
-            Kernels::active().max_pool_int(&pool, 0..window.out_h, out);
-        });
+    let images = out.chunks_mut(out_len.max(1)).zip(x.chunks(in_len));
+    in_parallel(images, &|(out, x): (&mut [X], &[X])| {
+        let pool = MaxPool {
+            x,
+            window,
+            channels,
+        };
+        Kernels::active().max_pool_int(&pool, 0..window.out_h, out);
+    });
     X::values(out.into())
 }
 
@@ -279,7 +272,8 @@ fn sum_pixels(
     let mut sums = vec![0i64; batch * channels];
     let image = (h * w * channels).max(1);
     with_ints!(&x.values, v => {
-        sums.par_chunks_mut(channels.max(1)).zip(v.par_chunks(image)).for_each(|(sums, image)| {
+        let images = sums.chunks_mut(channels.max(1)).zip(v.chunks(image));
+        in_parallel(images, &|(sums, image): (&mut [i64], &[_])| {
             Kernels::active().sum_pixels(image, sums);
         });
     }, float => return Err(ModelError::invalid(name, "takes integers, not floats")));
@@ -309,12 +303,11 @@ fn add(
         let message = format!("adds tensors of shapes {:?} and {:?}", a.shape, b.shape);
         return Err(ModelError::invalid(name, message));
     }
-    let sums: Vec<i64> = x
-        .par_iter()
-        .zip(y.par_iter())
-        .with_min_len(CHUNK)
-        .map(|(x, y)| x + y)
-        .collect();
+    let mut sums = x.to_vec();
+    let chunks = sums.chunks_mut(CHUNK).zip(y.chunks(CHUNK));
+    in_parallel(chunks, &|(sums, y): (&mut [i64], &[i64])| {
+        sums.iter_mut().zip(y).for_each(|(sum, y)| *sum += y);
+    });
     let n_channels = a.shape.last().copied().unwrap_or(1).max(1);
     Ok(Tensor {
         shape: a.shape.clone(),

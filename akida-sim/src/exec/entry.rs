@@ -4,15 +4,12 @@ use kernels::{Activation, Kernels};
 use quantizer_core::layers::EntryStage;
 use quantizer_core::round::shift_left;
 use quantizer_core::{Counters, PerAxis, StageCount};
-use rayon::prelude::*;
 use std::borrow::Cow;
 
 use super::epilogue::Ends;
+use super::tasks::{CHUNK, in_parallel, mapped};
 use super::tensor::{Int, Storage, Tensor, Values, with_ints, with_storage};
 use crate::ModelError;
-
-/// Values handled by one worker at a time.
-const CHUNK: usize = 1 << 14;
 
 /// Returns `x` after the entry stage, in the type `storage` if one is asked for.
 pub(super) fn entered_values<'a>(
@@ -132,29 +129,22 @@ pub(super) fn storage_of(name: &str, x: &Tensor) -> Result<Storage, ModelError> 
 
 fn shifted<X: Int, T: Int>(x: &[X], entry: &EntryStage, n_channels: usize) -> (Values, StageCount) {
     if entry.is_identity() {
-        let values: Vec<T> = x
-            .par_iter()
-            .with_min_len(CHUNK)
-            .map(|v| T::narrow(v.wide()))
-            .collect();
+        let values = mapped(x, |_, v| T::narrow(v.wide()));
         return (T::values(values.into()), StageCount::default());
     }
     let mut out = vec![T::narrow(0); x.len()];
     let chunk = CHUNK.div_ceil(n_channels) * n_channels;
-    let counts: Vec<StageCount> = out
-        .par_chunks_mut(chunk)
-        .zip(x.par_chunks(chunk))
-        .map(|(out, x)| {
-            let mut count = StageCount::default();
-            for (out, x) in out.chunks_mut(n_channels).zip(x.chunks(n_channels)) {
-                for (channel, (out, x)) in out.iter_mut().zip(x).enumerate() {
-                    let wide = shift_left(x.wide(), entry.shift.at(channel));
-                    *out = T::narrow(count.saturate(wide, entry.value_bits));
-                }
+    let chunks = out.chunks_mut(chunk).zip(x.chunks(chunk));
+    let counts = in_parallel(chunks, &|(out, x): (&mut [T], &[X])| {
+        let mut count = StageCount::default();
+        for (out, x) in out.chunks_mut(n_channels).zip(x.chunks(n_channels)) {
+            for (channel, (out, x)) in out.iter_mut().zip(x).enumerate() {
+                let wide = shift_left(x.wide(), entry.shift.at(channel));
+                *out = T::narrow(count.saturate(wide, entry.value_bits));
             }
-            count
-        })
-        .collect();
+        }
+        count
+    });
     let total = counts
         .into_iter()
         .fold(StageCount::default(), |mut total, count| {

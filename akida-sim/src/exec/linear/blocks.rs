@@ -1,9 +1,8 @@
 //! The blocks of rows that workers compute.
 
-use rayon::prelude::*;
-
 use super::LinearPlan;
 use super::geometry::Geometry;
+use crate::exec::tasks::in_parallel;
 
 /// What a block holds.
 struct Size {
@@ -72,13 +71,14 @@ impl<'a> Blocks<'a> {
         out: &mut [O],
         run: &(impl Fn(Place<'a>, &mut [O]) -> R + Sync),
     ) -> Vec<R> {
-        out.par_chunks_mut(self.image_len())
-            .enumerate()
-            .flat_map(|(image, rows)| {
-                let blocks = rows.par_chunks_mut(self.block_len()).enumerate();
-                blocks.map(move |(number, out)| run(self.place(image, number, out.len()), out))
-            })
-            .collect()
+        let images = out.chunks_mut(self.image_len()).enumerate();
+        let blocks = images.flat_map(|(image, rows)| {
+            let blocks = rows.chunks_mut(self.block_len()).enumerate();
+            blocks.map(move |(number, out)| (self.place(image, number, out.len()), out))
+        });
+        in_parallel(blocks, &|(place, out): (Place<'a>, &mut [O])| {
+            run(place, out)
+        })
     }
 
     fn place(&self, image: usize, number: usize, len: usize) -> Place<'a> {

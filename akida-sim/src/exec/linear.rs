@@ -20,7 +20,7 @@ use super::epilogue::{Ends, Epilogue, Tally};
 use super::room::Room;
 use super::sequence;
 use super::tensor::{Int, Storage, Tensor, Values, convert, with_storage};
-use super::weights::Weights;
+use super::weights::{Packing, Shape, Weights};
 use crate::ModelError;
 use blocks::{Blocks, Place};
 use geometry::Geometry;
@@ -129,7 +129,7 @@ impl LinearPlan {
         let Operands {
             kind,
             aligns,
-            weights,
+            mut weights,
             covered,
             border,
         } = Operands::new(layer, input)?;
@@ -156,16 +156,16 @@ impl LinearPlan {
         } else {
             Storage::of(covered.lo, covered.hi)
         };
-        let mut weights = weights;
-        if let Kind::Conv { kernel, .. } = &kind {
-            weights.pack_lanes(kernel[0], covered, input);
-        }
-        if matches!(kind, Kind::Dense) {
-            weights.pack_lanes(1, covered, input);
-        }
-        if let Kind::Depthwise { kernel, .. } = &kind {
-            weights.pack_depthwise(*kernel, covered, input);
-        }
+        let shape = match &kind {
+            Kind::Conv { kernel, .. } => Some(Shape::Product { rows: kernel[0] }),
+            Kind::Dense => Some(Shape::Product { rows: 1 }),
+            Kind::Depthwise { kernel, .. } => Some(Shape::Depthwise(*kernel)),
+            Kind::Separable { .. } | Kind::Transposed { .. } | Kind::DepthwiseTransposed { .. } => {
+                None
+            }
+        };
+        let x = covered;
+        weights.packing = shape.map(|shape| Packing { shape, x, input });
         let border = border.map(|values| convert(values, input));
         Some(Self {
             kind,
@@ -210,7 +210,7 @@ impl LinearPlan {
 
     /// Returns whether the order of its input channels matters to its speed.
     pub(super) fn gains_by_order(&self) -> bool {
-        self.aligns && self.weights.has_shifts
+        self.aligns && self.weights.has_shifts()
     }
 
     /// Returns the layer's output, and what its channels came to if that is known; `ends` is what those of `x` did.

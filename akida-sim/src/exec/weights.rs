@@ -1,6 +1,7 @@
 //! Weights in the narrowest type, and the accumulator that their static bound asks for.
 
 use std::borrow::Cow;
+use std::sync::OnceLock;
 
 use kernels::Kernels;
 
@@ -12,12 +13,12 @@ use super::tensor::{Int, Storage};
 pub(super) struct Weights {
     pub(super) packed: Packed,
     pub(super) channels: usize,
-    /// The same for kernels that pack them.
-    pub(super) lanes: Option<Lanes>,
-    /// The same before the shifts of the rows, until they are packed.
+    /// The same before the shifts of the rows, if they are bytes.
     pub(super) unaligned: Option<Unaligned>,
-    /// Whether the lanes hold rows of several shifts.
-    pub(super) has_shifts: bool,
+    /// For which kernels they can be packed.
+    pub(super) packing: Option<Packing>,
+    /// Packed when the layer runs first: many have a plan that never runs, and some kernels take a while to pack.
+    lanes: OnceLock<Option<Lanes>>,
     /// Whether sums may leave an `i32`.
     pub(super) wide: bool,
     /// Bound of the magnitudes of the sums.
@@ -30,6 +31,24 @@ pub(super) struct Unaligned {
     pub(super) weights: Vec<i8>,
     /// One for each row of the kernel.
     pub(super) shifts: Vec<u32>,
+}
+
+/// What kernels that pack their weights run on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Packing {
+    pub(super) shape: Shape,
+    /// The inputs, and their type.
+    pub(super) x: Interval,
+    pub(super) input: Storage,
+}
+
+/// What a kernel is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Shape {
+    /// That of a convolution, of so many rows, or a matrix, which has one.
+    Product { rows: usize },
+    /// That of a depthwise convolution.
+    Depthwise([usize; 2]),
 }
 
 /// Weights in lanes of bytes or of words, for kernels that multiply several at once.
@@ -54,79 +73,94 @@ pub(super) enum Packed {
 
 impl Weights {
     /// Packs a kernel whose last axis has `channels` entries, for inputs in `x`.
-    pub(super) fn new<'a>(
-        kernel: impl Iterator<Item = &'a i32> + Clone,
-        channels: usize,
-        x: Interval,
-    ) -> Self {
-        let bound = sum_bound(kernel.clone(), channels, x);
+    pub(super) fn new(kernel: &[i32], channels: usize, x: Interval) -> Self {
+        let bound = sum_bound(kernel, channels, x);
         let wide = bound > i32::MAX.unsigned_abs().into();
         let largest = u64::try_from(bound).map_or(1 << 62, |bound| bound.min(1 << 62));
         Self {
             packed: Packed::new(kernel, wide),
             channels,
-            lanes: None,
             unaligned: None,
-            has_shifts: false,
+            packing: None,
+            lanes: OnceLock::new(),
             wide,
             largest,
         }
     }
 
-    /// Packs a depthwise kernel of extents `kernel` for inputs in `x` of the type `input`, where that is faster.
-    pub(super) fn pack_depthwise(&mut self, kernel: [usize; 2], x: Interval, input: Storage) {
+    /// Returns the weights for kernels that pack them, where those are faster.
+    pub(super) fn lanes(&self) -> Option<&Lanes> {
+        let packed = || {
+            let packing = self.packing.as_ref()?;
+            match packing.shape {
+                Shape::Product { rows } => self.product(rows, packing),
+                Shape::Depthwise(kernel) => self.depthwise(kernel, packing),
+            }
+        };
+        self.lanes.get_or_init(packed).as_ref()
+    }
+
+    /// Returns whether lanes hold rows of one shift each, so that it matters which rows are neighbours.
+    pub(super) fn has_shifts(&self) -> bool {
+        let kernels = Kernels::active();
+        let is_byte = |packing: &Packing| matches!(packing.input, Storage::U8 | Storage::I8);
+        self.unaligned.is_some()
+            && !self.wide
+            && (kernels.packs_pairs() || kernels.packs::<i8>())
+            && self.packing.as_ref().is_some_and(is_byte)
+    }
+
+    /// Returns a packed depthwise kernel of extents `kernel`.
+    fn depthwise(&self, kernel: [usize; 2], packing: &Packing) -> Option<Lanes> {
         let Packed::I8(weights) = &self.packed else {
-            return;
+            return None;
         };
         // The largest input, counted from the least value of its type on; outside the image is zero.
-        let most = match input {
+        let x = packing.x;
+        let most = match packing.input {
             Storage::U8 if !self.wide => x.hi,
             Storage::I8 if !self.wide => x.hi.max(0) - i64::from(i8::MIN),
-            Storage::U8 | Storage::I8 | Storage::I16 | Storage::I32 | Storage::I64 => return,
+            Storage::U8 | Storage::I8 | Storage::I16 | Storage::I32 | Storage::I64 => return None,
         };
         let extents = [kernel[0], kernel[1], self.channels];
         let kernels = Kernels::active();
         if kernels.packs_depthwise() {
             let packed = kernels::PackedDepthwise::new(weights, extents);
-            self.lanes = Some(Lanes::Depthwise(packed));
-        } else if kernels.pairs_depthwise() {
-            let most = u8::try_from(most).unwrap_or(u8::MAX);
-            let packed = kernels::PairedDepthwise::new(weights, extents, most);
-            self.lanes = packed.map(Lanes::PairedDepthwise);
+            return Some(Lanes::Depthwise(packed));
         }
+        let most = u8::try_from(most).unwrap_or(u8::MAX);
+        let paired = || kernels::PairedDepthwise::new(weights, extents, most);
+        let packed = kernels.pairs_depthwise().then(paired)??;
+        Some(Lanes::PairedDepthwise(packed))
     }
 
-    /// Packs the weights of a convolution whose kernel has `kernel_h` rows, or of a matrix product, which has one, for
-    /// inputs in `x`, which have the type `input`, where that is faster.
-    pub(super) fn pack_lanes(&mut self, kernel_h: usize, x: Interval, input: Storage) {
-        let unaligned = self.unaligned.take();
+    /// Returns the packed weights of a convolution whose kernel has `kernel_h` rows, or of a matrix product, which has
+    /// one.
+    fn product(&self, kernel_h: usize, packing: &Packing) -> Option<Lanes> {
         let kernels = Kernels::active();
         if !kernels.packs::<i16>() || self.wide || self.channels == 0 {
-            return;
+            return None;
         }
-        if kernels.packs_pairs()
-            && let Some(pairs) = self.pairs(unaligned.as_ref(), x)
+        // Words take half as many rows in a lane.
+        let of_bytes = |n_lanes: usize, rows: usize| n_lanes <= rows.div_ceil(2);
+        let pairs = kernels.packs_pairs().then(|| self.pairs(packing.x));
+        if let Some(pairs) = pairs.flatten()
+            && of_bytes(pairs.n_lanes(), pairs.rows())
         {
-            self.has_shifts = unaligned.is_some();
-            // Words take half as many rows in a lane.
-            if pairs.n_lanes() <= pairs.rows().div_ceil(2) {
-                self.lanes = Some(Lanes::Pairs(pairs));
-                return;
-            }
+            return Some(Lanes::Pairs(pairs));
         }
         // Where nothing multiplies lanes of bytes, they are words: aligned ones, which take no more lanes than others.
+        let input = packing.input;
         let takes_bytes = kernels.packs::<i8>() && matches!(input, Storage::U8 | Storage::I8);
-        if let Some(Unaligned { weights, shifts }) = unaligned.filter(|_| takes_bytes) {
-            // Words take half as many rows in a lane.
-            let packed = kernels::Packed::shifted(&weights, &shifts, self.channels);
-            self.has_shifts = true;
-            if packed.n_lanes() <= shifts.len().div_ceil(2) {
-                self.lanes = Some(Lanes::Bytes(packed));
-                return;
+        if let Some(Unaligned { weights, shifts }) = self.unaligned.as_ref().filter(|_| takes_bytes)
+        {
+            let packed = kernels::Packed::shifted(weights, shifts, self.channels);
+            if of_bytes(packed.n_lanes(), shifts.len()) {
+                return Some(Lanes::Bytes(packed));
             }
         }
         let words = |kernel: Vec<i16>| Lanes::Words(packed(&kernel, kernel_h, self.channels));
-        self.lanes = match (&self.packed, input) {
+        match (&self.packed, input) {
             (Packed::I8(kernel), Storage::U8 | Storage::I8) if takes_bytes => {
                 Some(Lanes::Bytes(packed(kernel, kernel_h, self.channels)))
             }
@@ -137,13 +171,13 @@ impl Weights {
                 Some(words(kernel.clone()))
             }
             _ => None,
-        };
+        }
     }
 
     /// Returns the weights in pairs for inputs in `x`; `None` if that would not be exact.
-    fn pairs(&self, unaligned: Option<&Unaligned>, x: Interval) -> Option<kernels::BytePairs> {
+    fn pairs(&self, x: Interval) -> Option<kernels::BytePairs> {
         let most = u8::try_from(x.hi).ok().filter(|_| x.lo >= 0)?;
-        let (weights, shifts) = match (unaligned, &self.packed) {
+        let (weights, shifts) = match (&self.unaligned, &self.packed) {
             (Some(Unaligned { weights, shifts }), _) => (weights, Cow::Borrowed(shifts)),
             (None, Packed::I8(weights)) => {
                 let rows = weights.len().div_euclid(self.channels);
@@ -166,17 +200,18 @@ fn packed<L: kernels::Lane>(kernel: &[L], kernel_h: usize, channels: usize) -> k
 }
 
 impl Packed {
-    fn new<'a>(kernel: impl Iterator<Item = &'a i32> + Clone, wide: bool) -> Self {
-        let (lo, hi) = kernel
-            .clone()
-            .fold((0, 0), |(lo, hi), w| (lo.min(*w), hi.max(*w)));
+    fn new(kernel: &[i32], wide: bool) -> Self {
+        let lo = kernel.iter().fold(0, |lo, w| lo.min(*w));
+        let hi = kernel.iter().fold(0, |hi, w| hi.max(*w));
         match Storage::of(lo.into(), hi.into()) {
-            Storage::I8 if !wide => Self::I8(kernel.map(|w| i8::narrow((*w).into())).collect()),
+            Storage::I8 if !wide => {
+                Self::I8(kernel.iter().map(|w| i8::narrow((*w).into())).collect())
+            }
             Storage::I8 | Storage::U8 | Storage::I16 if !wide => {
-                Self::I16(kernel.map(|w| i16::narrow((*w).into())).collect())
+                Self::I16(kernel.iter().map(|w| i16::narrow((*w).into())).collect())
             }
             Storage::I8 | Storage::U8 | Storage::I16 | Storage::I32 | Storage::I64 => {
-                Self::I32(kernel.copied().collect())
+                Self::I32(kernel.to_vec())
             }
         }
     }
@@ -185,13 +220,14 @@ impl Packed {
 /// Returns a bound of every partial sum: `max |x| * max over channels of sum |w|`.
 ///
 /// A kernel whose weights need more than an `i16` counts as unbounded.
-fn sum_bound<'a>(kernel: impl Iterator<Item = &'a i32>, channels: usize, x: Interval) -> u128 {
+fn sum_bound(kernel: &[i32], channels: usize, x: Interval) -> u128 {
     let mut sums = vec![0u64; channels.max(1)];
     let mut widest = 0;
-    for (i, w) in kernel.enumerate() {
-        let channel = i.rem_euclid(channels.max(1));
-        sums[channel] += u64::from(w.unsigned_abs());
-        widest = widest.max(w.unsigned_abs());
+    for row in kernel.chunks(channels.max(1)) {
+        for (sum, w) in sums.iter_mut().zip(row) {
+            *sum += u64::from(w.unsigned_abs());
+            widest = widest.max(w.unsigned_abs());
+        }
     }
     if widest > u32::from(i16::MAX.unsigned_abs()) {
         return u128::MAX;

@@ -1,12 +1,15 @@
 //! What a layer multiplies with what.
 
+use std::borrow::Cow;
+
 use float_model::Padding;
+use ndarray::{Array, Dimension};
 use quantizer_core::layers::{Border, ConvOp, DepthwiseOp, IntegerLayer, IntegerOp};
 use quantizer_core::round::shift_left;
 
 use super::{ConvPadding, Kind, Steps};
 use crate::exec::bounds::{Interval, entered, with_border, with_zero};
-use crate::exec::tensor::Values;
+use crate::exec::tensor::{Int, Values};
 use crate::exec::weights::{Unaligned, Weights};
 
 /// What a layer multiplies with what.
@@ -39,7 +42,7 @@ impl Operands {
                     steps: Steps::of(op),
                     padding: op.padding,
                 };
-                Self::plain(kind, op.kernel.iter(), op.kernel.dim().2, x)
+                Self::plain(kind, &row_major(&op.kernel), op.kernel.dim().2, x)
             }
             IntegerOp::SeparableConv2D {
                 depthwise: op,
@@ -54,10 +57,14 @@ impl Operands {
                     kernel: [op.kernel.dim().0, op.kernel.dim().1],
                     steps: Steps::of(op),
                     padding: op.padding,
-                    pointwise: Box::new(Weights::new(pointwise.iter(), pointwise.ncols(), sums)),
+                    pointwise: Box::new(Weights::new(
+                        &row_major(pointwise),
+                        pointwise.ncols(),
+                        sums,
+                    )),
                     inner,
                 };
-                Self::plain(kind, op.kernel.iter(), op.kernel.dim().2, x)
+                Self::plain(kind, &row_major(&op.kernel), op.kernel.dim().2, x)
             }
             IntegerOp::Conv2DTranspose(op) => {
                 let (kh, kw, _, filters) = op.kernel.dim();
@@ -67,7 +74,7 @@ impl Operands {
                     padding: op.padding,
                     output_padding: op.output_padding,
                 };
-                Self::plain(kind, op.kernel.iter(), filters, x)
+                Self::plain(kind, &row_major(&op.kernel), filters, x)
             }
             IntegerOp::DepthwiseConv2DTranspose(op) => {
                 let (kh, kw, channels) = op.kernel.dim();
@@ -75,15 +82,18 @@ impl Operands {
                     kernel: [kh, kw],
                     strides: op.strides,
                 };
-                Self::plain(kind, op.kernel.iter(), channels, x)
+                Self::plain(kind, &row_major(&op.kernel), channels, x)
             }
             IntegerOp::Dense { kernel } | IntegerOp::StatefulProjection { kernel, .. } => {
-                Self::plain(Kind::Dense, kernel.iter(), kernel.ncols(), x)
+                Self::plain(Kind::Dense, &row_major(kernel), kernel.ncols(), x)
             }
             // Frames before the first are zeros.
-            IntegerOp::BufferTempConv { kernel, .. } => {
-                Self::plain(Kind::Dense, kernel.iter(), kernel.ncols(), with_zero(x))
-            }
+            IntegerOp::BufferTempConv { kernel, .. } => Self::plain(
+                Kind::Dense,
+                &row_major(kernel),
+                kernel.ncols(),
+                with_zero(x),
+            ),
             _ => return None,
         })
     }
@@ -97,16 +107,12 @@ impl Operands {
     )]
     fn aligning(layer: &IntegerLayer, input: Interval) -> Option<Self> {
         let entry = layer.entries.first().filter(|entry| !entry.is_identity())?;
-        let (kernel, n_channels, filters): (Vec<i32>, usize, usize) = match &layer.op {
+        let (kernel, n_channels, filters) = match &layer.op {
             IntegerOp::Conv2D(op) if !matches!(op.border, Border::Value(_)) => {
                 let (_, _, channels, filters) = op.kernel.dim();
-                (op.kernel.iter().copied().collect(), channels, filters)
+                (row_major(&op.kernel), channels, filters)
             }
-            IntegerOp::Dense { kernel } => (
-                kernel.iter().copied().collect(),
-                kernel.nrows(),
-                kernel.ncols(),
-            ),
+            IntegerOp::Dense { kernel } => (row_major(kernel), kernel.nrows(), kernel.ncols()),
             _ => return None,
         };
         let most = entry.shift.as_slice().iter().copied().max()?;
@@ -114,23 +120,22 @@ impl Operands {
         if clips(input.lo) || clips(input.hi) {
             return None;
         }
-        let aligned = kernel
-            .chunks(filters.max(1))
-            .enumerate()
-            .flat_map(|(row, weights)| {
-                let shift = entry.shift.at(row.rem_euclid(n_channels.max(1)));
-                weights
-                    .iter()
-                    .map(move |w| shift_left(i64::from(*w), shift))
-            });
-        let fits = |w: i64| i16::try_from(w).ok().map(i32::from);
-        let aligned: Vec<i32> = aligned.map(fits).collect::<Option<_>>()?;
-        let mut operands = match &layer.op {
-            IntegerOp::Conv2D(op) => Self::conv_of(op, &aligned, input),
-            _ => Self::plain(Kind::Dense, aligned.iter(), filters, input),
-        };
         let shifts = (0..kernel.len().checked_div(filters).unwrap_or(0))
             .map(|row| entry.shift.at(row.rem_euclid(n_channels.max(1))));
+        let mut aligned = Vec::with_capacity(kernel.len());
+        for (weights, shift) in kernel.chunks(filters.max(1)).zip(shifts.clone()) {
+            // What leaves 16 bits by a shift of 16 does by a larger one.
+            let shift = shift.min(16);
+            aligned.extend(weights.iter().map(|w| i64::from(*w) << shift));
+        }
+        if aligned.iter().any(|w| i16::try_from(*w).is_err()) {
+            return None;
+        }
+        let aligned: Vec<i32> = aligned.into_iter().map(i32::narrow).collect();
+        let mut operands = match &layer.op {
+            IntegerOp::Conv2D(op) => Self::conv_of(op, &aligned, input),
+            _ => Self::plain(Kind::Dense, &aligned, filters, input),
+        };
         operands.weights.unaligned = unaligned(&kernel, shifts);
         Some(Self {
             aligns: true,
@@ -138,12 +143,7 @@ impl Operands {
         })
     }
 
-    fn plain<'a>(
-        kind: Kind,
-        kernel: impl Iterator<Item = &'a i32> + Clone,
-        channels: usize,
-        covered: Interval,
-    ) -> Self {
+    fn plain(kind: Kind, kernel: &[i32], channels: usize, covered: Interval) -> Self {
         Self {
             kind,
             weights: Weights::new(kernel, channels, covered),
@@ -154,7 +154,7 @@ impl Operands {
     }
 
     fn conv(op: &ConvOp, x: Interval) -> Self {
-        Self::conv_of(op, &op.kernel.iter().copied().collect::<Vec<i32>>(), x)
+        Self::conv_of(op, &row_major(&op.kernel), x)
     }
 
     /// Returns the operands of a convolution with the weights `kernel` instead of its own.
@@ -177,7 +177,7 @@ impl Operands {
         };
         Self {
             border: border_values(&op.border, channels),
-            ..Self::plain(kind, kernel.iter(), filters, covered)
+            ..Self::plain(kind, kernel, filters, covered)
         }
     }
 }
@@ -189,6 +189,12 @@ impl Steps {
             dilation: op.dilation,
         }
     }
+}
+
+/// Returns the elements of a kernel, its last axis fastest.
+fn row_major<D: Dimension>(kernel: &Array<i32, D>) -> Cow<'_, [i32]> {
+    let elements = || Cow::Owned(kernel.iter().copied().collect());
+    kernel.as_slice().map_or_else(elements, Cow::Borrowed)
 }
 
 /// Returns weights before their rows are shifted, if they are bytes.

@@ -34,7 +34,7 @@ impl Sum for i32 {
     const ZERO: Self = 0;
 
     fn product(plan: &LinearPlan, x: &Values, place: &Place<'_>, sums: &mut [Self]) {
-        if let Some(lanes) = &plan.weights.lanes {
+        if let Some(lanes) = plan.weights.lanes() {
             macro_rules! packed {
                 ($kernel:ident, [$($variant:ident),*]) => {
                     match x {
@@ -292,7 +292,7 @@ fn finish_bytes<O: Byte>(
             }
         };
     }
-    match &plan.weights.lanes {
+    match plan.weights.lanes() {
         Some(Lanes::Bytes(kernel)) => packed!(kernel, [U8, I8]),
         Some(Lanes::Words(kernel)) => packed!(kernel, [U8, I8, I16]),
         Some(Lanes::Pairs(kernel)) => {

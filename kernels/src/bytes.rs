@@ -10,6 +10,7 @@
     )
 )]
 
+mod ends;
 mod finished;
 mod layout;
 mod packing;
@@ -28,7 +29,7 @@ use finished::Finished;
 use layout::Interleaved;
 pub use packing::BytePairs;
 use packing::{Block, COLUMNS};
-use sink::{Plain, Sink};
+use sink::{Bounded, Plain, Sink};
 
 /// Tiles of pixels that meet a block of weights after each other.
 const TILES: usize = 64;
@@ -103,6 +104,33 @@ impl Kernels {
         };
         self.each_block(conv, pixels, &mut sink);
         self.finish(finish, &sums, out, extremes);
+    }
+
+    /// Writes finished results that stay in an `i32`, as [`conv2d_pairs_finished`](Self::conv2d_pairs_finished) those
+    /// that are bytes.
+    ///
+    /// # Panics
+    ///
+    /// As that does.
+    pub fn conv2d_pairs_finished_words(
+        self,
+        conv: &PairsConv<'_>,
+        rows: Range<usize>,
+        (finish, out, extremes): (&Finish, &mut [i32], &mut Extremes),
+    ) {
+        let filters = conv.kernel.filters;
+        assert_eq!(finish.channels(), filters, "a channel for each filter");
+        let pixels = self.check_pairs(conv, &rows, out.len());
+        if finish.shifts {
+            self.each_block(conv, pixels, &mut Plain { out, filters });
+            return self.finish_in_place(finish, out, extremes);
+        }
+        let mut sink = Bounded {
+            finish,
+            out,
+            extremes,
+        };
+        self.each_block(conv, pixels, &mut sink);
     }
 
     /// Gives the sums of some pixels to the sink, whose first pixel is the first of them.

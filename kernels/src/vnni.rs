@@ -12,6 +12,7 @@
     )
 )]
 
+mod bounded;
 mod depthwise;
 mod finished;
 mod gather;
@@ -29,6 +30,7 @@ use crate::madd::Sums;
 use crate::operands::Window;
 use crate::packed::{Packed, PackedConv, Patches};
 use crate::rows::Rows;
+use bounded::Bounded;
 use finished::Finished;
 use gather::Gathered;
 use sink::{Plain, Sink};
@@ -117,6 +119,35 @@ impl Kernels {
             );
             self.finish(finish, &sums, out, extremes);
         }
+    }
+
+    /// Writes finished results that stay in an `i32`, as [`conv2d_finished`](Self::conv2d_finished) those that are
+    /// bytes.
+    ///
+    /// # Panics
+    ///
+    /// As that does.
+    pub fn conv2d_finished_words<X: Packable<L>, L: Lane>(
+        self,
+        conv: &PackedConv<'_, X, L>,
+        rows: Range<usize>,
+        (finish, out, extremes): (&Finish, &mut [i32], &mut Extremes),
+    ) {
+        let filters = conv.kernel.filters;
+        assert_eq!(finish.channels(), filters, "a channel for each filter");
+        check_len("extremes", extremes.least.len(), &[finish.bias.len()]);
+        check_len("extremes", extremes.most.len(), &[finish.bias.len()]);
+        if self.isa() != Isa::Vnni || finish.shifts {
+            self.conv2d_packed(conv, rows, out);
+            return self.finish_in_place(finish, out, extremes);
+        }
+        let pixels = self.check_packed(conv, &rows, out.len());
+        let mut sink = Bounded {
+            finish,
+            out,
+            extremes,
+        };
+        packed_pixels(conv, pixels, &mut sink);
     }
 
     /// Checks operands and the length of the results, and returns the numbers of the pixels of `rows`.

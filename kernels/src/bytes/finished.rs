@@ -4,12 +4,14 @@
 use std::arch::x86_64::{
     __m128i, __m256i, _mm_castsi128_pd, _mm_max_epi8, _mm_min_epi8, _mm_min_epu8, _mm_storeh_pd,
     _mm_storel_pd, _mm_unpackhi_epi32, _mm_unpacklo_epi32, _mm256_add_epi32, _mm256_castsi256_ps,
-    _mm256_castsi256_si128, _mm256_cmpgt_epi32, _mm256_extracti128_si256, _mm256_load_si256,
-    _mm256_max_epi32, _mm256_min_epi32, _mm256_movemask_ps, _mm256_mullo_epi32, _mm256_or_si256,
-    _mm256_packs_epi16, _mm256_packs_epi32, _mm256_packus_epi16, _mm256_set1_epi32,
-    _mm256_srav_epi32, _mm256_store_si256,
+    _mm256_castsi256_si128, _mm256_cmpgt_epi32, _mm256_extracti128_si256, _mm256_movemask_ps,
+    _mm256_mullo_epi32, _mm256_or_si256, _mm256_packs_epi16, _mm256_packs_epi32,
+    _mm256_packus_epi16, _mm256_srav_epi32,
 };
 
+use super::ends::{Ends, Numbers, eight};
+#[cfg(target_arch = "x86_64")]
+use super::ends::{put, vector};
 use super::packing::COLUMNS;
 use super::sink::Sink;
 #[cfg(target_arch = "x86_64")]
@@ -26,27 +28,18 @@ pub(super) struct Finished<'a, O> {
     pub(super) extremes: &'a mut Extremes,
 }
 
-/// Eight numbers, at the address of a vector.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(32))]
-struct Numbers([i32; COLUMNS]);
-
 /// The numbers of a block of columns.
 pub(super) struct FinishedColumns {
-    bias: Numbers,
+    ends: Ends,
     scale: Numbers,
     /// The half that rounds, and the bias, scaled.
     half: Numbers,
     right: Numbers,
     below: Numbers,
     above: Numbers,
-    /// Ends of the sums so far, bias added.
-    least: Numbers,
-    most: Numbers,
     /// Ends of the results, in the order of the bytes of two pixels.
     low: [[u8; COLUMNS]; 2],
     high: [[u8; COLUMNS]; 2],
-    first: usize,
     n_seen: usize,
     clipped: u64,
 }
@@ -56,21 +49,16 @@ impl<O: Byte> Sink for Finished<'_, O> {
 
     fn columns(&self, first: usize, n_seen: usize) -> FinishedColumns {
         let finish = self.finish;
-        // The tables are longer than there are channels.
-        assert!(first + COLUMNS <= finish.channels(), "columns of the layer");
         let of = |table: &[i32]| Numbers(eight(table, first));
         FinishedColumns {
-            bias: of(&finish.bias),
+            ends: Ends::new(finish, first),
             scale: of(&finish.scale),
             half: of(&finish.half_and_bias),
             right: Numbers(eight(&finish.right, first).map(u32::cast_signed)),
             below: of(&finish.clips_below),
             above: of(&finish.clips_above),
-            least: Numbers([i32::MAX; COLUMNS]),
-            most: Numbers([i32::MIN; COLUMNS]),
             low: [eight(&finish.low, first); 2],
             high: [eight(&finish.high, first); 2],
-            first,
             n_seen,
             clipped: 0,
         }
@@ -89,7 +77,8 @@ impl<O: Byte> Sink for Finished<'_, O> {
         // SAFETY: each of the rows has the columns of the block; an `O` is a byte. The caller vouches for the
         // instructions.
         unsafe {
-            if add_ends(columns, sums) {
+            let [lo, hi] = columns.ends.add(sums);
+            if (clips(columns, lo) | clips(columns, hi)) != 0 {
                 // Stored one by one: a copy of the array would give the sums an address, and keep them in memory.
                 let mut stored = [Numbers([0; COLUMNS]); ROWS];
                 for (stored, sums) in stored.iter_mut().zip(sums) {
@@ -97,7 +86,7 @@ impl<O: Byte> Sink for Finished<'_, O> {
                 }
                 count_clipped(columns, &stored[..N]);
             }
-            let mut out = out.add(columns.first).cast::<f64>();
+            let mut out = out.add(columns.ends.first).cast::<f64>();
             for row in (0..N).step_by(4) {
                 let [first, second] = results::<O, N>(columns, sums, row);
                 let next = |out: *mut f64| out.cast::<u8>().wrapping_add(filters).cast::<f64>();
@@ -121,47 +110,8 @@ impl<O: Byte> Sink for Finished<'_, O> {
     }
 
     fn close(&mut self, columns: &FinishedColumns) {
-        let block = columns.first..columns.first + COLUMNS;
-        let least = &mut self.extremes.least[block.clone()];
-        for (own, least) in least.iter_mut().zip(&columns.least.0) {
-            *own = (*own).min(*least);
-        }
-        for (own, most) in self.extremes.most[block].iter_mut().zip(&columns.most.0) {
-            *own = (*own).max(*most);
-        }
+        columns.ends.close(self.extremes);
         self.extremes.clipped += columns.clipped;
-    }
-}
-
-/// Returns the numbers of the eight columns from `first` on.
-fn eight<T: Copy + Default>(table: &[T], first: usize) -> [T; COLUMNS] {
-    let mut numbers = [T::default(); COLUMNS];
-    numbers.copy_from_slice(&table[first..first + COLUMNS]);
-    numbers
-}
-
-/// Adds the ends of the sums of a tile; returns whether the last step clips one.
-///
-/// # Safety
-///
-/// The CPU has AVX2, and the caller is compiled for it.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-unsafe fn add_ends<const N: usize>(columns: &mut FinishedColumns, sums: &[__m256i; N]) -> bool {
-    // SAFETY: the caller vouches for the instructions.
-    unsafe {
-        let (mut lo, mut hi) = (_mm256_set1_epi32(i32::MAX), _mm256_set1_epi32(i32::MIN));
-        for sums in sums {
-            lo = _mm256_min_epi32(lo, *sums);
-            hi = _mm256_max_epi32(hi, *sums);
-        }
-        let bias = vector(&columns.bias);
-        let (lo, hi) = (_mm256_add_epi32(lo, bias), _mm256_add_epi32(hi, bias));
-        let least = _mm256_min_epi32(vector(&columns.least), lo);
-        let most = _mm256_max_epi32(vector(&columns.most), hi);
-        put(&mut columns.least, least);
-        put(&mut columns.most, most);
-        (clips(columns, lo) | clips(columns, hi)) != 0
     }
 }
 
@@ -174,7 +124,7 @@ fn count_clipped(columns: &mut FinishedColumns, sums: &[Numbers]) {
     for sums in sums {
         // SAFETY: this function is compiled for the instructions.
         let clips = unsafe {
-            let sums = _mm256_add_epi32(vector(sums), vector(&columns.bias));
+            let sums = _mm256_add_epi32(vector(sums), vector(&columns.ends.bias));
             clips(columns, sums) >> columns.n_seen
         };
         columns.clipped += u64::from(clips.count_ones());
@@ -185,7 +135,7 @@ fn count_clipped(columns: &mut FinishedColumns, sums: &[Numbers]) {
 ///
 /// # Safety
 ///
-/// As for [`add_ends`].
+/// The CPU has AVX2, and the caller is compiled for it.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 unsafe fn clips(columns: &FinishedColumns, sums: __m256i) -> u32 {
@@ -201,7 +151,7 @@ unsafe fn clips(columns: &FinishedColumns, sums: __m256i) -> u32 {
 ///
 /// # Safety
 ///
-/// As for [`add_ends`].
+/// As for [`clips`].
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 unsafe fn results<O: Byte, const N: usize>(
@@ -241,7 +191,7 @@ unsafe fn results<O: Byte, const N: usize>(
 ///
 /// # Safety
 ///
-/// As for [`add_ends`].
+/// As for [`clips`].
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 unsafe fn between<O: Byte>(columns: &FinishedColumns, bytes: __m128i) -> __m128i {
@@ -255,24 +205,4 @@ unsafe fn between<O: Byte>(columns: &FinishedColumns, bytes: __m128i) -> __m128i
             _mm_min_epu8(bytes, high)
         }
     }
-}
-
-/// # Safety
-///
-/// As for [`add_ends`].
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-unsafe fn vector(numbers: &Numbers) -> __m256i {
-    // SAFETY: eight numbers are there, at the address of a vector; the caller vouches for the instruction.
-    unsafe { _mm256_load_si256(numbers.0.as_ptr().cast()) }
-}
-
-/// # Safety
-///
-/// As for [`add_ends`].
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-unsafe fn put(numbers: &mut Numbers, values: __m256i) {
-    // SAFETY: there is room for eight numbers, at the address of a vector; the caller vouches for the instruction.
-    unsafe { _mm256_store_si256(numbers.0.as_mut_ptr().cast(), values) }
 }

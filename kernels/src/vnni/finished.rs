@@ -284,7 +284,7 @@ unsafe fn store<const V: usize>(
 /// The CPU has AVX-512 F, and the caller is compiled for it.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-unsafe fn vector(numbers: &[i32; COLUMNS], part: usize) -> __m512i {
+pub(super) unsafe fn vector(numbers: &[i32; COLUMNS], part: usize) -> __m512i {
     // SAFETY: sixteen numbers are there, aligned as the block is; the caller vouches for the instruction.
     unsafe { _mm512_load_si512(numbers[part * WIDTH..][..WIDTH].as_ptr().cast()) }
 }
@@ -294,7 +294,7 @@ unsafe fn vector(numbers: &[i32; COLUMNS], part: usize) -> __m512i {
 /// As for [`vector`].
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-unsafe fn put(numbers: &mut [i32; COLUMNS], part: usize, values: __m512i) {
+pub(super) unsafe fn put(numbers: &mut [i32; COLUMNS], part: usize, values: __m512i) {
     // SAFETY: there is room for sixteen numbers, aligned as the block is; the caller vouches for the instruction.
     unsafe { _mm512_store_si512(numbers[part * WIDTH..][..WIDTH].as_mut_ptr().cast(), values) }
 }

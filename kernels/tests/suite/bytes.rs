@@ -5,7 +5,7 @@ use kernels::{Byte, BytePairs, Finish, Kernels, PairsConv};
 use proptest::prelude::*;
 
 use crate::common::{Case, Words, any_case};
-use crate::finished::{Layer, assert_finished};
+use crate::finished::{Layer, assert_finished, assert_words, unshifted};
 use crate::naive::{self, Geometry, Outside};
 
 /// What the activations and weights of a case are.
@@ -63,7 +63,15 @@ fn check<O: Byte + Into<i128>>(case: &Case, range: Range, (rectifies, bits): (bo
     let layer = Layer::new(&mut words, filters, rectifies, bits);
     let largest = sums.iter().map(|v| v.unsigned_abs() as u64).max();
     let finish = Finish::new(&layer.steps(), filters, largest.unwrap_or(0));
+    let (wide, wide_finish) = unshifted(Layer::new(&mut words, filters, rectifies, bits), &sums);
     for kernels in Kernels::available().filter(|kernels| kernels.packs_pairs()) {
+        let shifted = finish.as_ref().map(|finish| (&layer, finish));
+        for (layer, finish) in shifted.into_iter().chain([(&wide, &wide_finish)]) {
+            assert_words(layer, finish, &sums, |out, extremes| {
+                let to = (finish, out, extremes);
+                kernels.conv2d_pairs_finished_words(&conv, case.rows.clone(), to);
+            });
+        }
         let mut out = vec![i32::MAX; sums.len()];
         kernels.conv2d_pairs(&conv, case.rows.clone(), &mut out);
         let out: Vec<i128> = out.into_iter().map(i128::from).collect();

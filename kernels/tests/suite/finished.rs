@@ -285,6 +285,7 @@ where
             });
         });
     }
+    let wide = unshifted(Layer::new(&mut words, filters, rectifies, bits), &sums);
     let n_rows = case.n_taps() * channels;
     let packed = [
         Packed::new(&kernel, n_rows, filters),
@@ -304,8 +305,23 @@ where
                     kernels.conv2d_finished(&conv, case.rows.clone(), (finish, out, extremes));
                 });
             }
+            for (layer, finish) in finishes.iter().chain([&wide]) {
+                assert_words(layer, finish, &sums, |out, extremes| {
+                    let to = (finish, out, extremes);
+                    kernels.conv2d_finished_words(&conv, case.rows.clone(), to);
+                });
+            }
         }
     });
+}
+
+/// Returns a layer without a shift whose results are those sums, or some of them, and its steps.
+pub(crate) fn unshifted(layer: Layer, sums: &[i128]) -> (Layer, Finish) {
+    let layer = layer.unshifted(i64::MAX);
+    let largest = sums.iter().map(|v| v.unsigned_abs() as u64).max();
+    let finish = Finish::new(&layer.steps(), layer.channels.len(), largest.unwrap_or(0));
+    let finish = finish.expect("sums that fit in 32 bits");
+    (layer, finish)
 }
 
 /// Returns layers for these sums whose results are bytes: one that shifts, if its steps fit in 32 bits, and if it
@@ -332,22 +348,34 @@ fn finishes<O: Byte>(
     layers.filter_map(finish).collect()
 }
 
-/// Checks results that take the places of their sums, and what the sums were.
-fn assert_finished_in_place(layer: &Layer, finish: &Finish, sums: &[i128]) {
+/// Checks results that stay in an `i32`, and what the sums were.
+pub(crate) fn assert_words(
+    layer: &Layer,
+    finish: &Finish,
+    sums: &[i128],
+    run: impl Fn(&mut [i32], &mut Extremes),
+) {
     let (expected, want) = layer.expected(sums);
     let n = layer.channels.len();
+    let mut values: Vec<i32> = sums.iter().map(|v| *v as i32).collect();
+    let mut extremes = Extremes::new(finish);
+    run(&mut values, &mut extremes);
+    let values: Vec<i128> = values.into_iter().map(Into::into).collect();
+    assert_eq!(values, expected, "{layer:?}");
+    assert_eq!(extremes.least[..n], want.least, "{layer:?}");
+    assert_eq!(extremes.most[..n], want.most, "{layer:?}");
+    if layer.shifts {
+        assert_eq!(extremes.clipped, want.clipped, "{layer:?}");
+    }
+    assert_summary(layer, finish, sums, &extremes);
+}
+
+/// Checks results that take the places of their sums, and what the sums were.
+fn assert_finished_in_place(layer: &Layer, finish: &Finish, sums: &[i128]) {
     with_each_isa(|kernels| {
-        let mut values: Vec<i32> = sums.iter().map(|v| *v as i32).collect();
-        let mut extremes = Extremes::new(finish);
-        kernels.finish_in_place(finish, &mut values, &mut extremes);
-        let values: Vec<i128> = values.into_iter().map(Into::into).collect();
-        assert_eq!(values, expected, "{layer:?}");
-        assert_eq!(extremes.least[..n], want.least, "{layer:?}");
-        assert_eq!(extremes.most[..n], want.most, "{layer:?}");
-        if layer.shifts {
-            assert_eq!(extremes.clipped, want.clipped, "{layer:?}");
-        }
-        assert_summary(layer, finish, sums, &extremes);
+        assert_words(layer, finish, sums, |values, extremes| {
+            kernels.finish_in_place(finish, values, extremes);
+        });
     });
 }
 

@@ -30,28 +30,40 @@ macro_rules! typed {
     };
 }
 
+/// Calls `$run` with the operands of a product with packed weights and returns, if the input has one of these types.
+macro_rules! packed {
+    (($plan:ident, $x:ident, $kernel:ident, $place:ident), [$($variant:ident),*], |$conv:ident, $rows:ident| $run:expr) => {
+        match $x {
+            $(Values::$variant(x) => {
+                let pad = match &$plan.border {
+                    Some(Values::$variant(border)) => Some(&**border),
+                    _ => None,
+                };
+                let ($conv, $rows) = packed_conv($plan, x, $kernel, pad, $place);
+                $run;
+                return;
+            })*
+            _ => {}
+        }
+    };
+}
+
 impl Sum for i32 {
     const ZERO: Self = 0;
 
     fn product(plan: &LinearPlan, x: &Values, place: &Place<'_>, sums: &mut [Self]) {
         if let Some(lanes) = plan.weights.lanes() {
-            macro_rules! packed {
-                ($kernel:ident, [$($variant:ident),*]) => {
-                    match x {
-                        $(Values::$variant(x) => {
-                            let pad = match &plan.border {
-                                Some(Values::$variant(border)) => Some(&**border),
-                                _ => None,
-                            };
-                            return run_packed(plan, x, $kernel, pad, place, sums);
-                        })*
-                        _ => {}
-                    }
-                };
-            }
             match lanes {
-                Lanes::Bytes(kernel) => packed!(kernel, [U8, I8]),
-                Lanes::Words(kernel) => packed!(kernel, [U8, I8, I16]),
+                Lanes::Bytes(kernel) => {
+                    packed!((plan, x, kernel, place), [U8, I8], |conv, rows| {
+                        Kernels::active().conv2d_packed(&conv, rows, sums);
+                    });
+                }
+                Lanes::Words(kernel) => {
+                    packed!((plan, x, kernel, place), [U8, I8, I16], |conv, rows| {
+                        Kernels::active().conv2d_packed(&conv, rows, sums);
+                    });
+                }
                 Lanes::Pairs(kernel) => {
                     if let Some((conv, rows)) = pairs_conv(plan, x, kernel, place) {
                         return Kernels::active().conv2d_pairs(&conv, rows, sums);
@@ -133,18 +145,6 @@ fn unreachable_types(x: &Values, w: &Packed) -> ! {
         std::mem::discriminant(x),
         std::mem::discriminant(w)
     )
-}
-
-fn run_packed<X: Packable<L>, L: Lane>(
-    plan: &LinearPlan,
-    x: &[X],
-    kernel: &kernels::Packed<L>,
-    pad: Option<&[X]>,
-    place: &Place<'_>,
-    sums: &mut [i32],
-) {
-    let (conv, rows) = packed_conv(plan, x, kernel, pad, place);
-    Kernels::active().conv2d_packed(&conv, rows, sums);
 }
 
 /// Returns the operands of a convolution, or of a matrix product as a pointwise one, and its rows.
@@ -251,8 +251,28 @@ fn finish_words(
     place: &Place<'_>,
     (finish, out, extremes): (&Finish, &mut [i32], &mut Extremes),
 ) {
+    let kernels = Kernels::active();
+    match plan.weights.lanes() {
+        Some(Lanes::Bytes(kernel)) => {
+            packed!((plan, x, kernel, place), [U8, I8], |conv, rows| {
+                kernels.conv2d_finished_words(&conv, rows, (finish, out, extremes));
+            });
+        }
+        Some(Lanes::Words(kernel)) => {
+            packed!((plan, x, kernel, place), [U8, I8, I16], |conv, rows| {
+                kernels.conv2d_finished_words(&conv, rows, (finish, out, extremes));
+            });
+        }
+        Some(Lanes::Pairs(kernel)) => {
+            if let Some((conv, rows)) = pairs_conv(plan, x, kernel, place) {
+                return kernels.conv2d_pairs_finished_words(&conv, rows, (finish, out, extremes));
+            }
+        }
+        // Kernels for bytes only.
+        Some(Lanes::Depthwise(_) | Lanes::PairedDepthwise(_)) | None => {}
+    }
     i32::product(plan, x, place, out);
-    Kernels::active().finish_in_place(finish, out, extremes);
+    kernels.finish_in_place(finish, out, extremes);
 }
 
 fn finish_bytes<O: Byte>(
@@ -261,21 +281,7 @@ fn finish_bytes<O: Byte>(
     place: &Place<'_>,
     (finish, out, extremes): (&Finish, &mut [O], &mut Extremes),
 ) {
-    macro_rules! packed {
-        ($kernel:ident, [$($variant:ident),*]) => {
-            match x {
-                $(Values::$variant(x) => {
-                    let pad = match &plan.border {
-                        Some(Values::$variant(border)) => Some(&**border),
-                        _ => None,
-                    };
-                    let (conv, rows) = packed_conv(plan, x, $kernel, pad, place);
-                    return Kernels::active().conv2d_finished(&conv, rows, (finish, out, extremes));
-                })*
-                _ => {}
-            }
-        };
-    }
+    let kernels = Kernels::active();
     macro_rules! depthwise {
         ($kernel:ident, $run:ident, [$($variant:ident),*]) => {
             match x {
@@ -286,19 +292,26 @@ fn finish_bytes<O: Byte>(
                         window: place.geometry.window,
                     };
                     let rows = place.rows.clone();
-                    return Kernels::active().$run(&conv, rows, (finish, out, extremes));
+                    return kernels.$run(&conv, rows, (finish, out, extremes));
                 })*
                 _ => {}
             }
         };
     }
     match plan.weights.lanes() {
-        Some(Lanes::Bytes(kernel)) => packed!(kernel, [U8, I8]),
-        Some(Lanes::Words(kernel)) => packed!(kernel, [U8, I8, I16]),
+        Some(Lanes::Bytes(kernel)) => {
+            packed!((plan, x, kernel, place), [U8, I8], |conv, rows| {
+                kernels.conv2d_finished(&conv, rows, (finish, out, extremes));
+            });
+        }
+        Some(Lanes::Words(kernel)) => {
+            packed!((plan, x, kernel, place), [U8, I8, I16], |conv, rows| {
+                kernels.conv2d_finished(&conv, rows, (finish, out, extremes));
+            });
+        }
         Some(Lanes::Pairs(kernel)) => {
             if let Some((conv, rows)) = pairs_conv(plan, x, kernel, place) {
-                let result = (finish, out, extremes);
-                return Kernels::active().conv2d_pairs_finished(&conv, rows, result);
+                return kernels.conv2d_pairs_finished(&conv, rows, (finish, out, extremes));
             }
         }
         Some(Lanes::Depthwise(kernel)) => depthwise!(kernel, depthwise_finished, [U8, I8]),
@@ -307,7 +320,7 @@ fn finish_bytes<O: Byte>(
     }
     let mut sums = vec![0; out.len()];
     i32::product(plan, x, place, &mut sums);
-    Kernels::active().finish(finish, &sums, out, extremes);
+    kernels.finish(finish, &sums, out, extremes);
 }
 
 fn run_kernel<X, W, A>(

@@ -11,7 +11,7 @@ use proptest::strategy::ValueTree;
 use quantizer_core::layers::IntegerLayer;
 use quantizer_core::{PerAxis, QFormat, ValueBits};
 
-use crate::random::{Numbers, Recipe, graph, pixels, recipes, wide_rectifier};
+use crate::random::{Numbers, Recipe, graph, large_recipes, pixels, recipes, wide_rectifier};
 
 /// Returns a pixel as a byte.
 fn byte(v: f32) -> u8 {
@@ -71,6 +71,20 @@ proptest! {
     ) {
         let Ok(model) = lower(wide_rectifier(&recipe, is_depthwise)) else { return Ok(()) };
         check(&model, &pixels(&recipe, edge));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20))]
+
+    #[test]
+    fn large_networks_equal_the_scalar_definition(
+        recipe in large_recipes(), edge in 0..4_u8, is_depthwise in any::<bool>()
+    ) {
+        for graph in [graph(&recipe), wide_rectifier(&recipe, is_depthwise)] {
+            let Ok(model) = lower(graph) else { continue };
+            check(&model, &pixels(&recipe, edge));
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use ndarray::{Array1, Array2, Array4, ArrayD, IxDyn};
 use proptest::prelude::*;
 use quantizer_core::PerAxis;
 use serde_json::json;
+use std::ops::Range;
 
 /// What a random network is made of.
 #[derive(Clone, Debug)]
@@ -321,12 +322,16 @@ pub(crate) fn wide_rectifier(recipe: &Recipe, is_depthwise: bool) -> CalibratedG
 }
 
 pub(crate) fn recipes() -> impl Strategy<Value = Recipe> {
-    let shape = (
-        1..8_usize,
-        1..4_usize,
-        1..3_usize,
-        [1..4_usize, 1..20_usize, 1..6_usize, 1..5_usize],
-    );
+    recipes_of(1..8, [1..4, 1..20, 1..6, 1..5])
+}
+
+/// Returns networks whose rows and channels are many vectors and blocks of a kernel.
+pub(crate) fn large_recipes() -> impl Strategy<Value = Recipe> {
+    recipes_of(1..24, [1..7, 1..150, 1..100, 1..80])
+}
+
+fn recipes_of(extents: Range<usize>, channels: [Range<usize>; 4]) -> impl Strategy<Value = Recipe> {
+    let shape = (extents, 1..4_usize, 1..3_usize, channels);
     let bits = (
         2..17_u8,
         2..9_u8,

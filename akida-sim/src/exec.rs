@@ -50,8 +50,9 @@ pub use tensor::{Tensor, Values};
 
 /// Runs a quantized model; made once per model.
 ///
-/// Weights are packed, and the types of sums and tensors chosen from static bounds, when it is
-/// made. Images and rows run in parallel; no result depends on the number of threads.
+/// The types of sums and tensors are chosen from static bounds when it is made, and the weights of a
+/// layer packed when that runs first. Images and rows run in parallel; no result depends on the number of
+/// threads.
 #[derive(Debug)]
 pub struct Executor<'m> {
     model: &'m QuantizedModel,

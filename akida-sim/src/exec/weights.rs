@@ -103,11 +103,12 @@ impl Weights {
     /// Returns whether lanes hold rows of one shift each, so that it matters which rows are neighbours.
     pub(super) fn has_shifts(&self) -> bool {
         let kernels = Kernels::active();
-        let is_byte = |packing: &Packing| matches!(packing.input, Storage::U8 | Storage::I8);
-        self.unaligned.is_some()
-            && !self.wide
-            && (kernels.packs_pairs() || kernels.packs::<i8>())
-            && self.packing.as_ref().is_some_and(is_byte)
+        let takes = |packing: &Packing| match packing.input {
+            Storage::U8 => kernels.packs_pairs() || kernels.packs::<i8>(),
+            Storage::I8 => kernels.packs::<i8>(),
+            Storage::I16 | Storage::I32 | Storage::I64 => false,
+        };
+        self.unaligned.is_some() && !self.wide && self.packing.as_ref().is_some_and(takes)
     }
 
     /// Returns a packed depthwise kernel of extents `kernel`.
@@ -142,10 +143,10 @@ impl Weights {
             return None;
         }
         // Words take half as many rows in a lane.
-        let of_bytes = |n_lanes: usize, rows: usize| n_lanes <= rows.div_ceil(2);
+        let is_shorter = |n_lanes: usize, rows: usize| n_lanes <= rows.div_ceil(2);
         let pairs = kernels.packs_pairs().then(|| self.pairs(packing.x));
         if let Some(pairs) = pairs.flatten()
-            && of_bytes(pairs.n_lanes(), pairs.rows())
+            && is_shorter(pairs.n_lanes(), pairs.rows())
         {
             return Some(Lanes::Pairs(pairs));
         }
@@ -155,7 +156,7 @@ impl Weights {
         if let Some(Unaligned { weights, shifts }) = self.unaligned.as_ref().filter(|_| takes_bytes)
         {
             let packed = kernels::Packed::shifted(weights, shifts, self.channels);
-            if of_bytes(packed.n_lanes(), shifts.len()) {
+            if is_shorter(packed.n_lanes(), shifts.len()) {
                 return Some(Lanes::Bytes(packed));
             }
         }

@@ -79,6 +79,10 @@ pub struct Finish {
     pub(crate) clips_above: Vec<i32>,
     /// Whether any sum can be one of these.
     pub(crate) may_clip: bool,
+    /// Whether an unsigned byte shows that the last step clipped: it lies above `shown`.
+    shows_clips: bool,
+    /// The largest byte that is no clipped result, and the largest of all where none is clipped.
+    shown: Vec<u8>,
     /// Whether every sum can be scaled as it is, since no product leaves an `i32`.
     pub(crate) scales_all: bool,
     /// Bound of the magnitudes of the sums with bias.
@@ -129,6 +133,8 @@ pub(crate) struct Tables {
 pub(crate) struct Packing {
     pub(crate) low: [u8; BYTES],
     pub(crate) high: [u8; BYTES],
+    /// Unsigned bytes above which a result was clipped ([`Finish::shows_clips`]).
+    pub(crate) shown: [u8; BYTES],
 }
 
 /// What the sums of a layer, bias added, were.
@@ -200,6 +206,8 @@ impl Finish {
             finish.half_and_bias[channel] = entry.half.wrapping_add(bias);
             finish.low[channel] = entry.result(entry.least);
             finish.high[channel] = entry.result(entry.most);
+            finish.shown[channel] = entry.shown(limit);
+            finish.shows_clips &= entry.shows_clips(limit);
             finish.may_clip |= entry.clips_below > i32::MIN || entry.clips_above < i32::MAX;
         }
         finish.exact = Exact::new(steps, channels);
@@ -228,6 +236,8 @@ impl Finish {
             clips_below: vec![i32::MIN; padded],
             clips_above: vec![i32::MAX; padded],
             may_clip: false,
+            shows_clips: true,
+            shown: vec![u8::MAX; padded],
             scales_all: true,
             bound: 0,
             tables: Vec::new(),
@@ -256,13 +266,14 @@ impl Finish {
 
     /// Returns the ends of the results of pixels with `width` channels from `first` on, a power of two.
     fn packing(&self, first: usize, width: usize) -> Packing {
-        let of = |ends: &[u8]| {
+        let of = |ends: &[u8], none: u8| {
             let end = |i: usize| ends.get(first + (i & (width - 1))).copied();
-            std::array::from_fn(|i| end(i).unwrap_or(0))
+            std::array::from_fn(|i| end(i).unwrap_or(none))
         };
         Packing {
-            low: of(&self.low),
-            high: of(&self.high),
+            low: of(&self.low, 0),
+            high: of(&self.high, 0),
+            shown: of(&self.shown, u8::MAX),
         }
     }
 
@@ -295,6 +306,12 @@ impl Finish {
     pub(crate) const fn packs_all<O: Byte>(&self) -> bool {
         // Unsigned bytes saturate at zero from below.
         self.scales_all && (O::IS_SIGNED || self.range.lo == 0)
+    }
+
+    /// Returns whether results that saturate as they are packed show which of them the last step clips, before they are
+    /// brought between their ends.
+    pub(crate) const fn shows_clips<O: Byte>(&self) -> bool {
+        self.shows_clips && !O::IS_SIGNED && self.packs_all::<O>()
     }
 
     /// Returns the number of channels.
@@ -356,6 +373,19 @@ impl Channel {
     /// Returns the low byte of the result of a sum.
     fn result(&self, sum: i32) -> u8 {
         u8::low_byte((sum.wrapping_mul(self.scale).wrapping_add(self.half)) >> self.right)
+    }
+
+    /// Returns whether an unsigned byte to which a result saturates shows that the last step clips it to `limit`.
+    fn shows_clips(&self, limit: Limit) -> bool {
+        let is_below_bytes = limit.hi < u8::MAX.into();
+        self.clips_below == i32::MIN && (is_below_bytes || self.clips_above == i32::MAX)
+    }
+
+    /// Returns the largest byte that shows no clip.
+    fn shown(&self, limit: Limit) -> u8 {
+        let is_never_clipped = self.clips_above == i32::MAX;
+        let limit = u8::try_from(limit.hi).ok().filter(|_| !is_never_clipped);
+        limit.unwrap_or(u8::MAX)
     }
 
     /// A channel whose every result is zero.

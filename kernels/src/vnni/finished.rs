@@ -3,11 +3,11 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{
     __m512i, _mm_mask_storeu_epi8, _mm256_mask_storeu_epi8, _mm512_add_epi32,
-    _mm512_castsi512_si128, _mm512_castsi512_si256, _mm512_cmplt_epi32_mask,
-    _mm512_extracti32x4_epi32, _mm512_extracti64x4_epi64, _mm512_load_si512, _mm512_loadu_si512,
-    _mm512_max_epi32, _mm512_min_epi32, _mm512_mullo_epi32, _mm512_packs_epi32,
-    _mm512_permutexvar_epi32, _mm512_set_epi32, _mm512_set1_epi32, _mm512_srav_epi32,
-    _mm512_store_si512,
+    _mm512_castsi512_si128, _mm512_castsi512_si256, _mm512_cmpgt_epu8_mask,
+    _mm512_cmplt_epi32_mask, _mm512_extracti32x4_epi32, _mm512_extracti64x4_epi64,
+    _mm512_load_si512, _mm512_loadu_si512, _mm512_max_epi32, _mm512_min_epi32, _mm512_mullo_epi32,
+    _mm512_packs_epi32, _mm512_permutexvar_epi32, _mm512_set_epi32, _mm512_set1_epi32,
+    _mm512_srav_epi32, _mm512_store_si512,
 };
 
 #[cfg(target_arch = "x86_64")]
@@ -17,6 +17,7 @@ use super::sink::Sink;
 use super::tile::{ROWS, WIDTH};
 use crate::finish::{Byte, Extremes, Finish, Tables};
 use crate::packed::COLUMNS;
+use crate::quads::BYTES;
 
 /// Results of the whole layer, `[pixels, filters]`.
 ///
@@ -43,6 +44,9 @@ pub(super) struct FinishedColumns<'a> {
     /// Ends of the sums so far.
     least: [i32; COLUMNS],
     most: [i32; COLUMNS],
+    /// Bytes above which a result was clipped, none if bytes do not show it.
+    shown: [u8; BYTES],
+    shows_clips: bool,
     tables: &'a Tables,
     first: usize,
     /// A bit for each column.
@@ -66,11 +70,18 @@ impl<'a, O: Byte> Sink for Finished<'a, O> {
         start: Option<&[i32; COLUMNS]>,
     ) -> FinishedColumns<'a> {
         let tables = &self.finish.tables[first.div_euclid(COLUMNS)];
+        let shows_clips = self.finish.shows_clips::<O>();
         let mut columns = FinishedColumns {
             start: tables.bias,
             half: tables.half,
             least: [i32::MAX; COLUMNS],
             most: [i32::MIN; COLUMNS],
+            shown: if shows_clips {
+                tables.packing.shown
+            } else {
+                [u8::MAX; BYTES]
+            },
+            shows_clips,
             tables,
             first,
             lanes: u32::MAX >> (COLUMNS - n),
@@ -106,7 +117,9 @@ impl<'a, O: Byte> Sink for Finished<'a, O> {
         // SAFETY: each of the rows has the columns of the block, and no others are written; an `O` is a byte. The
         // caller vouches for the instructions.
         unsafe {
-            if add_ends(columns, sums) {
+            let ends = add_ends(columns, sums);
+            let clips = clips(columns, &ends);
+            if clips && !columns.shows_clips {
                 // Stored one by one: a copy of the array would give the sums an address, and keep them in memory.
                 let mut stored = Sums([[0; COLUMNS]; ROWS]);
                 for (stored, sums) in stored.0.iter_mut().zip(sums) {
@@ -116,14 +129,28 @@ impl<'a, O: Byte> Sink for Finished<'a, O> {
                 }
                 count_clipped::<V>(columns, &stored.0[..N]);
             }
-            let mut out = out.add(columns.first).cast::<i8>();
-            let per_vector = 4_usize.div_euclid(V);
-            for row in (0..N).step_by(per_vector) {
-                let n_rows = per_vector.min(N - row);
-                let bytes = results::<O, N, V>(columns, sums, row);
-                store::<V>(bytes, (out, filters), (n_rows, columns.lanes));
-                out = out.wrapping_add(per_vector * filters);
+            let out = out.add(columns.first).cast::<i8>();
+            let mut n_shown = 0;
+            // No loop: if the compiler did not flatten it, it would keep the sums in memory, those of the products, too.
+            macro_rules! vectors {
+                ($($number:literal)*) => {
+                    $(if $number * per_vector(V) < N {
+                        let row = $number * per_vector(V);
+                        let n_rows = per_vector(V).min(N - row);
+                        let bytes = results::<O, N, V>(columns, sums, row);
+                        if clips {
+                            let own = u64::MAX >> (BYTES - n_rows * V * WIDTH);
+                            let shown = _mm512_load_si512(columns.shown.as_ptr().cast());
+                            n_shown += (own & _mm512_cmpgt_epu8_mask(bytes, shown)).count_ones();
+                        }
+                        let bytes = between::<O>(&columns.tables.packing, bytes);
+                        let out = out.wrapping_add(row * filters);
+                        store::<V>(bytes, (out, filters), (n_rows, columns.lanes));
+                    })*
+                };
             }
+            vectors!(0 1 2 3 4 5);
+            columns.clipped += u64::from(n_shown);
         }
     }
 
@@ -142,7 +169,12 @@ impl<'a, O: Byte> Sink for Finished<'a, O> {
     }
 }
 
-/// Adds the ends of the sums of a tile; returns whether the last step clips one.
+/// Returns the pixels of a vector of bytes, of `n_vectors` vectors of sums each.
+const fn per_vector(n_vectors: usize) -> usize {
+    4_usize.div_euclid(n_vectors)
+}
+
+/// Adds the ends of the sums of a tile, and returns them for each vector.
 ///
 /// # Safety
 ///
@@ -152,8 +184,7 @@ impl<'a, O: Byte> Sink for Finished<'a, O> {
 unsafe fn add_ends<const N: usize, const V: usize>(
     columns: &mut FinishedColumns<'_>,
     sums: &[[__m512i; V]; N],
-) -> bool {
-    let mut clips = 0;
+) -> [[__m512i; 2]; V] {
     // SAFETY: the caller vouches for the instructions.
     unsafe {
         let mut ends = [[_mm512_set1_epi32(i32::MAX), _mm512_set1_epi32(i32::MIN)]; V];
@@ -163,16 +194,33 @@ unsafe fn add_ends<const N: usize, const V: usize>(
                 ends[1] = _mm512_max_epi32(ends[1], *sums);
             }
         }
-        for (part, ends) in ends.iter().enumerate() {
+        for (part, ends) in ends.iter_mut().enumerate() {
             let start = vector(&columns.start, part);
-            let lo = _mm512_add_epi32(ends[0], start);
-            let hi = _mm512_add_epi32(ends[1], start);
-            clips |= _mm512_cmplt_epi32_mask(lo, vector(&columns.tables.below, part));
-            clips |= _mm512_cmplt_epi32_mask(vector(&columns.tables.above, part), hi);
-            let least = _mm512_min_epi32(vector(&columns.least, part), lo);
-            let most = _mm512_max_epi32(vector(&columns.most, part), hi);
+            ends[0] = _mm512_add_epi32(ends[0], start);
+            ends[1] = _mm512_add_epi32(ends[1], start);
+            let least = _mm512_min_epi32(vector(&columns.least, part), ends[0]);
+            let most = _mm512_max_epi32(vector(&columns.most, part), ends[1]);
             put(&mut columns.least, part, least);
             put(&mut columns.most, part, most);
+        }
+        ends
+    }
+}
+
+/// Returns whether the last step clips a sum of a tile with these ends.
+///
+/// # Safety
+///
+/// As for [`add_ends`].
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn clips<const V: usize>(columns: &FinishedColumns<'_>, ends: &[[__m512i; 2]; V]) -> bool {
+    let mut clips = 0;
+    for (part, [lo, hi]) in ends.iter().enumerate() {
+        // SAFETY: the caller vouches for the instructions.
+        unsafe {
+            clips |= _mm512_cmplt_epi32_mask(*lo, vector(&columns.tables.below, part));
+            clips |= _mm512_cmplt_epi32_mask(vector(&columns.tables.above, part), *hi);
         }
     }
     clips != 0
@@ -202,7 +250,7 @@ fn count_clipped<const V: usize>(columns: &mut FinishedColumns<'_>, sums: &[[i32
     columns.clipped += u64::from(clipped);
 }
 
-/// Returns the results of the pixels of a vector from `row` on; behind the last row it repeats.
+/// Returns the results of the pixels of a vector from `row` on, as they saturate; behind the last row it repeats.
 ///
 /// # Safety
 ///
@@ -227,10 +275,7 @@ unsafe fn results<O: Byte, const N: usize, const V: usize>(
         let bytes = pack::<O>(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
         // Packing works inside 128 bits: four bytes of each vector stand side by side.
         let order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
-        between::<O>(
-            &columns.tables.packing,
-            _mm512_permutexvar_epi32(order, bytes),
-        )
+        _mm512_permutexvar_epi32(order, bytes)
     }
 }
 

@@ -144,13 +144,13 @@ pub(crate) use {
 };
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,popcnt")]
 fn avx2<J: Job, const P: usize, const N: usize>(job: J) {
     job.run::<_, P, N>(Avx2(()));
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,popcnt")]
 fn avx512<J: Job, const P: usize, const N: usize>(job: J) {
     job.run::<_, P, N>(Avx512(()));
 }

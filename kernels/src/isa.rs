@@ -14,7 +14,7 @@ pub const ISA_VARIABLE: &str = "BITPROOF_ISA";
 pub enum Isa {
     /// The target's baseline; runs everywhere.
     Portable,
-    /// x86-64 with AVX2 and FMA.
+    /// x86-64 with AVX2, FMA and POPCNT.
     Avx2,
     /// x86-64 with AVX-512 F, BW, DQ and VL.
     Avx512,
@@ -74,7 +74,11 @@ impl Isa {
     fn detected(self) -> bool {
         match self {
             Self::Portable => true,
-            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            Self::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("popcnt")
+            }
             Self::Avx512 => {
                 Self::Avx2.detected()
                     && is_x86_feature_detected!("avx512f")

@@ -254,7 +254,7 @@ fn run<X: Packable<i8>, O: Byte>(
 
 /// Writes the results of a block of channels of the output rows from `first` on.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,popcnt")]
 fn run_block<X: Packable<i8>, O: Byte>(
     plan: &Plan,
     (x, room, largest): (&[X], &mut [Turned], &mut Line),

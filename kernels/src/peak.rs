@@ -260,7 +260,7 @@ mod x86_64 {
     );
     peak_loop!(
         fma256,
-        "avx2,fma",
+        "avx2,fma,popcnt",
         ymm_reg,
         _mm256_setzero_ps(),
         _mm256_set1_ps(1.0),

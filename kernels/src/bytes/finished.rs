@@ -117,7 +117,7 @@ impl<O: Byte> Sink for Finished<'_, O> {
 
 /// Counts the sums of a tile that the last step clips, those of columns that were seen before left out.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,popcnt")]
 #[cold]
 #[inline(never)]
 fn count_clipped(columns: &mut FinishedColumns, sums: &[Numbers]) {

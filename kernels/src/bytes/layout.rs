@@ -119,7 +119,7 @@ mod avx2 {
     const WIDTH: usize = ROWS;
 
     /// As [`interleave`](super::interleave).
-    #[target_feature(enable = "avx2,fma")]
+    #[target_feature(enable = "avx2,fma,popcnt")]
     pub(super) fn interleave(patches: &[u8], stride: usize, tile: &mut [i32]) -> u8 {
         let n_rows = patches.len().div_euclid(stride);
         let n_groups = stride.div_euclid(GROUP);
@@ -163,7 +163,7 @@ mod avx2 {
     }
 
     /// Returns the columns of eight rows of eight numbers.
-    #[target_feature(enable = "avx2,fma")]
+    #[target_feature(enable = "avx2,fma,popcnt")]
     #[inline]
     fn turned(rows: [__m256i; WIDTH]) -> [__m256i; WIDTH] {
         let [a, b, c, d, e, f, g, h] = rows;

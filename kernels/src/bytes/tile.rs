@@ -23,7 +23,7 @@ mod avx2 {
     use super::super::sink::Sink;
 
     /// Gives the products of patches with the kernel to the sink; the first patch is its pixel number `pixel`.
-    #[target_feature(enable = "avx2,fma")]
+    #[target_feature(enable = "avx2,fma,popcnt")]
     pub(in super::super) fn blocks<S: Sink>(
         blocks: &[Block],
         patches: &Interleaved,
@@ -41,7 +41,7 @@ mod avx2 {
         }
     }
 
-    #[target_feature(enable = "avx2,fma")]
+    #[target_feature(enable = "avx2,fma,popcnt")]
     fn any_tiles<S: Sink>(block: &Block, run: &Run<'_>, to: (&mut S, &mut S::Columns)) {
         match run.n_rows {
             1 => tiles::<S, 1>(block, run, to),
@@ -58,7 +58,7 @@ mod avx2 {
 
     /// Gives the sums of tiles of `N` patches to the sink.
     // Never inlined: among other code the compiler does not keep all sums in registers.
-    #[target_feature(enable = "avx2,fma")]
+    #[target_feature(enable = "avx2,fma,popcnt")]
     #[inline(never)]
     fn tiles<S: Sink, const N: usize>(
         block: &Block,

@@ -22,7 +22,7 @@ pub(super) const WIDTH: usize = 8;
 /// Writes the results of `sums`, `[pixels, channels]`, into `out`, and adds what they were to `extremes`.
 ///
 /// There are eight channels or more. The last vector ends with the last channel, so it may see some again.
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,popcnt")]
 pub(super) fn pixels<O: Byte>(
     finish: &Finish,
     sums: &[i32],
@@ -65,7 +65,7 @@ struct Sums<'a> {
 }
 
 /// Writes the results of eight channels of all pixels of `out`, and adds what they were to `extremes`.
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,popcnt")]
 fn block<O: Byte>(
     finish: &Finish,
     columns: &Columns,
@@ -89,7 +89,7 @@ fn block<O: Byte>(
 }
 
 /// Writes the results of the eight channels from `start` on, and returns their least and largest sums, bias added.
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,popcnt")]
 fn results<O: Byte>(
     finish: &Finish,
     Sums { values, pitch }: Sums<'_>,
@@ -153,7 +153,7 @@ fn results<O: Byte>(
 }
 
 /// Returns the results of four pixels as bytes, one pixel after the other.
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,popcnt")]
 #[inline]
 fn packed<O: Byte>([a, b, c, d]: [__m256i; 4]) -> __m256i {
     let (ab, cd) = (_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
@@ -167,7 +167,7 @@ fn packed<O: Byte>([a, b, c, d]: [__m256i; 4]) -> __m256i {
 }
 
 /// Returns how many results the last step clips, those of channels that were seen before left out.
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,popcnt")]
 fn clipped(finish: &Finish, sums: Sums<'_>, columns: &Columns) -> u64 {
     let mut n = 0;
     let bias = load(&finish.bias[columns.first..]);
@@ -180,7 +180,7 @@ fn clipped(finish: &Finish, sums: Sums<'_>, columns: &Columns) -> u64 {
 }
 
 /// Returns a bit for each of the eight sums, bias added, whose result the last step clips.
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,popcnt")]
 #[inline]
 fn clips(finish: &Finish, start: usize, v: __m256i) -> u32 {
     let below = load(&finish.clips_below[start..]);
@@ -190,7 +190,7 @@ fn clips(finish: &Finish, start: usize, v: __m256i) -> u32 {
 }
 
 /// Returns the first eight numbers.
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,popcnt")]
 #[inline]
 fn load(values: &[i32]) -> __m256i {
     assert!(values.len() >= WIDTH, "eight numbers");

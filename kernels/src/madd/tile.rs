@@ -154,12 +154,12 @@ macro_rules! tiles {
 }
 
 tiles!(
-    avx2, "avx2,fma", 8, [1 2 3 4 5 6],
+    avx2, "avx2,fma,popcnt", 8, [1 2 3 4 5 6],
     _mm256_setzero_si256, _mm256_set1_epi32, _mm256_load_si256, _mm256_storeu_si256, _mm256_madd_epi16,
     _mm256_add_epi32, _mm256_sll_epi32
 );
 tiles!(
-    avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", 16, [1 2 3 4 5 6 7 8 9 10 11 12 13 14],
+    avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,popcnt", 16, [1 2 3 4 5 6 7 8 9 10 11 12 13 14],
     _mm512_setzero_si512, _mm512_set1_epi32, _mm512_load_si512, _mm512_storeu_si512, _mm512_madd_epi16,
     _mm512_add_epi32, _mm512_sll_epi32
 );

@@ -60,7 +60,7 @@ impl Ends {
 
 impl<'a> Task<'a> {
     /// Returns the task of a block for activations that have `offset` too much.
-    #[target_feature(enable = "avx2,fma")]
+    #[target_feature(enable = "avx2,fma,popcnt")]
     pub(super) fn new(kernel: &'a BlockKernel, finish: &Finish, offset: i32) -> Self {
         let block = kernel.block;
         let mut bias = block.spread(&finish.bias, identity);
@@ -114,7 +114,7 @@ impl<'a> Task<'a> {
     }
 
     /// Adds the ends of a band's sums; returns of which half of the channels the last step clips one.
-    #[target_feature(enable = "avx2,fma")]
+    #[target_feature(enable = "avx2,fma,popcnt")]
     fn add(&mut self, ends: &Ends) -> [bool; 2] {
         let mut clips = [false; 2];
         for q in 0..4 {
@@ -136,7 +136,7 @@ impl<'a> Task<'a> {
 
 impl Tables {
     /// Returns the least and the largest result of each channel.
-    #[target_feature(enable = "avx2,fma")]
+    #[target_feature(enable = "avx2,fma,popcnt")]
     fn bounds(&self) -> [Line; 2] {
         let mut bounds = [Line([0; WIDTH]); 2];
         for (bounds, sums) in bounds.iter_mut().zip([&self.least, &self.most]) {
@@ -172,7 +172,7 @@ impl Tables {
 }
 
 /// Writes the results of a band.
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,popcnt")]
 pub(super) fn multiply<O: Byte>(
     task: &mut Task<'_>,
     band: &Band<'_>,
@@ -189,7 +189,7 @@ pub(super) fn multiply<O: Byte>(
 }
 
 /// Writes the results of a band, and counts which of them the last step clips: all are looked at again if any.
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,popcnt")]
 fn any_steps<T: Taps, O: Byte>(
     taps: T,
     task: &mut Task<'_>,
@@ -214,7 +214,7 @@ fn any_steps<T: Taps, O: Byte>(
 }
 
 /// Writes the results of a band, as many pixels at once as the registers hold.
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,popcnt")]
 fn any_rows<T: Taps, O: Byte, const CLAMPS: bool>(
     task: (T, &Task<'_>),
     band: &Band<'_>,
@@ -232,7 +232,7 @@ fn any_rows<T: Taps, O: Byte, const CLAMPS: bool>(
 /// Writes the results of `R` rows, `C` pixels of each row and part at once; `CLAMPS` says whether sums are brought between
 /// their bounds before they are scaled.
 // Never inlined: among other code the compiler does not keep all sums in registers.
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,popcnt")]
 #[inline(never)]
 fn results<T: Taps, O: Byte, const R: usize, const C: usize, const CLAMPS: bool>(
     (taps, task): (T, &Task<'_>),
@@ -364,7 +364,7 @@ unsafe fn bytes<O: Byte>(low: __m256i, high: __m256i, [least, most]: &[Line; 2])
 }
 
 /// Returns how many sums of half of the channels of a band the last step clips.
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,popcnt")]
 #[inline(never)]
 fn clipped<T: Taps, const R: usize>(
     (taps, task): (T, &Task<'_>),

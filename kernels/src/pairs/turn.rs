@@ -15,7 +15,7 @@ use crate::lanes::Packable;
 static ZEROS: Line = Line([0; WIDTH]);
 
 /// Writes the bytes of a pair of input rows beside one another, channel by channel, for each column.
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,popcnt")]
 pub(super) fn turn<X: Packable<i8>>(
     band: &Band<'_>,
     (x, pair): (&[X], usize),
@@ -32,7 +32,7 @@ pub(super) fn turn<X: Packable<i8>>(
 }
 
 /// Writes the columns of two rows, of which each begins at its slice, if it is inside.
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,popcnt")]
 #[inline(never)]
 fn turn_parts<X: Packable<i8>, const PARTS: usize>(
     band: &Band<'_>,

@@ -300,7 +300,7 @@ fn run<X: Packable<i8>, O: Byte>(
 fn run<X: Packable<i8>, O: Byte>(_: &Plan<'_, X>, _: &mut [Quad], _: &mut [O], _: &mut Extremes) {}
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,popcnt")]
 fn run_block<X: Packable<i8>, O: Byte>(
     plan: &Plan<'_, X>,
     room: &mut [Quad],

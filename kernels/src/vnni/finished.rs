@@ -228,7 +228,7 @@ unsafe fn clips<const V: usize>(columns: &FinishedColumns<'_>, ends: &[[__m512i;
 
 /// Counts the sums of a tile that the last step clips.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,popcnt")]
 #[cold]
 #[inline(never)]
 fn count_clipped<const V: usize>(columns: &mut FinishedColumns<'_>, sums: &[[i32; COLUMNS]]) {

@@ -38,7 +38,7 @@ pub(super) fn product<L: Lane, S: Sink>(
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,popcnt")]
 fn blocks<L: Lane, S: Sink>(
     kernel: &Packed<L>,
     (patches, offset): (&Patches<'_, L::Activation>, i32),
@@ -72,7 +72,7 @@ fn blocks<L: Lane, S: Sink>(
 
 /// Returns what the sink has for the columns from `first` on.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,popcnt")]
 fn columns<L: Lane, S: Sink>(
     kernel: &Packed<L>,
     offset: i32,
@@ -128,7 +128,7 @@ struct Tiles {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,popcnt")]
 fn any_tiles<L: Lane, S: Sink>(
     operands: &Operands<'_, L::Activation>,
     n_rows: usize,
@@ -152,7 +152,7 @@ fn any_tiles<L: Lane, S: Sink>(
 /// Computes the sums of tiles of `N` patches and `V` vectors of columns, and gives them to the sink.
 // Never inlined: among other code the compiler does not keep all sums in registers, and takes three times as long.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,popcnt")]
 #[inline(never)]
 fn tiles<L: Lane, S: Sink, const N: usize, const V: usize>(
     operands: &Operands<'_, L::Activation>,

@@ -60,7 +60,7 @@ impl<'a> Task<'a> {
     }
 
     /// Adds what the sums were to `extremes`.
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,popcnt")]
     pub(super) fn close<X>(&self, plan: &Plan<'_, X>, extremes: &mut Extremes) {
         extremes.clipped += self.clipped;
         let block = &plan.block;
@@ -79,7 +79,7 @@ impl<'a> Task<'a> {
     }
 
     /// Adds the ends of a band's sums; returns of which vectors the last step clips one.
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,popcnt")]
     fn add(&mut self, ends: &[Numbers; 2]) -> [bool; QUAD] {
         let mut clips = [false; QUAD];
         for (vector, clips) in clips.iter_mut().enumerate() {
@@ -117,7 +117,7 @@ struct Columns<'a> {
 }
 
 /// Writes the results of a band.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,popcnt")]
 pub(super) fn multiply<X: Packable<i8>, O: Byte>(
     task: &mut Task<'_>,
     band: &Band<'_, X>,
@@ -143,7 +143,7 @@ pub(super) fn multiply<X: Packable<i8>, O: Byte>(
 
 /// Writes the results of a band for a kernel of `W` undilated columns and up to four rows, moved by `S` columns, whose
 /// sums are scaled as they are; zeros stand for any kernel and any sums.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,popcnt")]
 fn any_rows<X: Packable<i8>, O: Byte, const W: usize, const S: usize>(
     task: &mut Task<'_>,
     band: &Band<'_, X>,
@@ -166,7 +166,7 @@ fn any_rows<X: Packable<i8>, O: Byte, const W: usize, const S: usize>(
 }
 
 /// Writes the results of `R` rows: four pixels of each row and part at once, and fewer at the end of a row.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,popcnt")]
 fn all_columns<X: Packable<i8>, O: Byte, const R: usize, const W: usize, const S: usize>(
     task: &Task<'_>,
     band: &Band<'_, X>,
@@ -191,7 +191,7 @@ fn all_columns<X: Packable<i8>, O: Byte, const R: usize, const W: usize, const S
 }
 
 /// Writes the results of `R` rows and of these pixels of each row and part, `C` pixels at once.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,popcnt")]
 fn results<
     X: Packable<i8>,
     O: Byte,
@@ -351,7 +351,7 @@ unsafe fn sums<const R: usize, const C: usize, const W: usize, const S: usize>(
 }
 
 /// Returns how many sums of a band the last step clips; only those of some vectors are looked at.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,popcnt")]
 #[inline(never)]
 fn clipped<X: Packable<i8>, const R: usize, const W: usize, const S: usize>(
     task: &Task<'_>,
@@ -410,7 +410,7 @@ unsafe fn outside<
 }
 
 /// Writes the bytes of pixels side by side, a pixel for each part; `out` begins at the first pixel.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,popcnt")]
 #[inline(never)]
 #[expect(
     clippy::cast_possible_truncation,

@@ -12,7 +12,7 @@ use super::{Band, Quad, ROWS};
 use crate::lanes::Packable;
 
 /// Writes the bytes of four input rows beside one another, channel by channel, a quad a column.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,popcnt")]
 pub(super) fn turn<X: Packable<i8>>(band: &Band<'_, X>, group: usize, columns: &mut [Quad]) {
     match band.plan.block.parts {
         1 => turn_parts::<X, 1>(band, group, columns),
@@ -30,7 +30,7 @@ struct Row<X> {
     lanes: u64,
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,popcnt")]
 fn turn_parts<X: Packable<i8>, const PARTS: usize>(
     band: &Band<'_, X>,
     group: usize,

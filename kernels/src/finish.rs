@@ -32,6 +32,16 @@ pub trait Byte: Activation {
 
     /// Returns the low byte of `v`: `v` itself, if it fits.
     fn low_byte(v: i32) -> Self;
+
+    /// Returns the value nearest to `v`.
+    fn saturated(v: i64) -> Self {
+        let (lo, hi) = if Self::IS_SIGNED {
+            (-128, 127)
+        } else {
+            (0, 255)
+        };
+        Self::low_bits(v.clamp(lo, hi))
+    }
 }
 
 macro_rules! byte {

@@ -27,6 +27,11 @@ impl Interval {
         self.lo.unsigned_abs().max(self.hi.unsigned_abs())
     }
 
+    /// Returns whether all of `other` is in it.
+    pub(crate) const fn includes(self, other: Self) -> bool {
+        self.lo <= other.lo && other.hi <= self.hi
+    }
+
     fn union(self, other: Self) -> Self {
         Self {
             lo: self.lo.min(other.lo),

@@ -35,6 +35,15 @@ pub(super) struct Ends {
 }
 
 impl Ends {
+    /// Returns these ends of the channels.
+    pub(super) fn new<T: Int>(least: &[T], most: &[T]) -> Self {
+        let narrow = |ends: &[T]| ends.iter().map(|v| i32::narrow(v.wide())).collect();
+        Self {
+            least: narrow(least),
+            most: narrow(most),
+        }
+    }
+
     /// Returns the ends of these results and of others of the same layer.
     pub(super) fn joined(mut self, other: &Self) -> Self {
         let least = self.least.iter_mut().zip(&other.least);

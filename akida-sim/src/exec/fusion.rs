@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use quantizer_core::layers::IntegerLayer;
 
 use super::bounds::Interval;
-use super::linear::LinearPlan;
+use super::linear::{LinearPlan, doubling};
 use super::order::{Order, Passage, by_shift, passage, reordered};
 use super::tensor::Storage;
 use super::{NodePlan, count_uses};
@@ -42,7 +42,9 @@ pub(super) fn fuse(model: &QuantizedModel, intervals: &[Option<Interval>], plans
         }
     }
     let orders = network.orders(plans);
-    let sorted = (0..model.nodes.len()).filter_map(|index| network.involved(index, plans, &orders));
+    let doubled = network.doubled(plans, &orders);
+    let maps = (&orders, &doubled);
+    let sorted = (0..model.nodes.len()).filter_map(|index| network.involved(index, plans, maps));
     // All or none: a layer reads the order that another one writes.
     let sorted: Option<Vec<_>> = sorted.map(|place| network.sorted(&place, plans)).collect();
     for (index, fusion) in sorted.unwrap_or_default() {
@@ -58,6 +60,9 @@ struct Place<'a> {
     input: usize,
     inputs: Option<&'a Order>,
     outputs: Option<&'a Order>,
+    /// Channels that it reads, and that it writes, twice as large.
+    doubled_inputs: Option<&'a Vec<usize>>,
+    doubled_outputs: Option<&'a Vec<usize>>,
 }
 
 struct Network<'a> {
@@ -103,6 +108,35 @@ impl<'a> Network<'a> {
         orders
     }
 
+    /// Returns the channels that nodes write twice as large, by node; `orders` are those of the channels.
+    fn doubled(
+        &self,
+        plans: &[NodePlan],
+        orders: &BTreeMap<usize, Order>,
+    ) -> BTreeMap<usize, Vec<usize>> {
+        let mut doubled = BTreeMap::new();
+        for index in 0..self.model.nodes.len() {
+            let linear = linear_of(index, plans);
+            let takes = linear_plan(index, plans).is_some_and(LinearPlan::can_take_doubled);
+            let (Some(layer), &[input]) = (
+                self.layer(linear),
+                self.model.nodes[linear].inputs.as_slice(),
+            ) else {
+                continue;
+            };
+            let writes = self.intervals[input]
+                .zip(linear_plan(input, plans))
+                .is_some_and(|(out, plan)| plan.can_double(out));
+            if let (Some(order), [entry], true) =
+                (orders.get(&input), &*layer.entries, takes && writes)
+            {
+                let shifts: Vec<u32> = order.iter().map(|c| entry.shift.at(*c)).collect();
+                doubled.insert(input, doubling::doubled(&shifts));
+            }
+        }
+        doubled
+    }
+
     /// Returns the nodes whose outputs change their order if node `index` does: itself, and those behind depthwise
     /// layers up to one that may write any order. `None` if there is no such layer, or others look at a result.
     fn path(&self, mut index: usize, plans: &[NodePlan]) -> Option<Vec<usize>> {
@@ -126,7 +160,7 @@ impl<'a> Network<'a> {
         &self,
         index: usize,
         plans: &[NodePlan],
-        orders: &'o BTreeMap<usize, Order>,
+        (orders, doubled): (&'o BTreeMap<usize, Order>, &'o BTreeMap<usize, Vec<usize>>),
     ) -> Option<Place<'o>> {
         linear_plan(index, plans)?;
         let linear = linear_of(index, plans);
@@ -138,6 +172,8 @@ impl<'a> Network<'a> {
             input,
             inputs,
             outputs,
+            doubled_inputs: doubled.get(&input),
+            doubled_outputs: doubled.get(&index),
         })
     }
 
@@ -150,6 +186,12 @@ impl<'a> Network<'a> {
         if index != linear {
             let rectifier = reordered(self.layer(index)?, None, place.outputs)?;
             plan = plan.rectified(&layer, &rectifier, storage(index))?;
+        }
+        if let Some(channels) = place.doubled_inputs {
+            plan = plan.taking_doubled(channels);
+        }
+        if let Some(channels) = place.doubled_outputs {
+            plan = plan.doubling(channels);
         }
         Some((index, Fusion { linear, plan }))
     }

@@ -1,6 +1,7 @@
 //! Layers with weights: packed once, run block by block.
 
 mod blocks;
+pub(super) mod doubling;
 mod geometry;
 mod operands;
 mod products;
@@ -271,12 +272,11 @@ impl LinearPlan {
                 self.finished::<i32>(&x, &geometry, finish, (counters, room))
             }
             _ => with_storage!(self.out, O => {
-                let tensor = if self.final_weights().wide {
+                if self.final_weights().wide {
                     self.blocks(&x, &geometry, (counters, room), Self::block::<i64, O>)
                 } else {
                     self.blocks(&x, &geometry, (counters, room), Self::block::<i32, O>)
-                };
-                (tensor, None)
+                }
             }),
         })
     }
@@ -309,8 +309,7 @@ impl LinearPlan {
         }
         let Some((tally, ends)) = self.epilogue.finished(&all, out.len()) else {
             room.put(O::values(out));
-            let tensor = self.blocks(x, geometry, (counters, room), Self::block::<i32, O>);
-            return (tensor, None);
+            return self.blocks(x, geometry, (counters, room), Self::block::<i32, O>);
         };
         self.epilogue.count(&tally, counters);
         let tensor = Tensor {
@@ -331,13 +330,14 @@ impl LinearPlan {
         }
     }
 
+    /// Returns the results of a layer step by step, and what its channels came to if the next layer cannot see it.
     fn blocks<O: Int>(
         &self,
         x: &Tensor,
         geometry: &Geometry,
         (counters, room): (&mut Counters, &mut Room),
         block: impl Fn(&Self, &Tensor, Place<'_>, &mut [O]) -> (Tally, StageCount) + Sync,
-    ) -> Tensor {
+    ) -> (Tensor, Option<Ends>) {
         let mut out = room.take::<O>(geometry.out_shape.iter().product());
         let blocks = Blocks::of(self, geometry, room.is_shared);
         let (mut tally, mut inner) = (Tally::default(), StageCount::default());
@@ -356,10 +356,12 @@ impl LinearPlan {
             counters.add(Stage::DepthwiseAccumulator, inner);
         }
         self.epilogue.count(&tally, counters);
-        Tensor {
+        let ends = self.double(&mut out);
+        let tensor = Tensor {
             shape: geometry.out_shape.clone(),
             values: O::values(out),
-        }
+        };
+        (tensor, ends)
     }
 
     fn block<A: Sum, O: Int>(

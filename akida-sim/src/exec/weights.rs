@@ -17,6 +17,10 @@ pub(super) struct Weights {
     pub(super) unaligned: Option<Unaligned>,
     /// For which kernels they can be packed.
     pub(super) packing: Option<Packing>,
+    /// Channels whose results are written twice as large.
+    pub(super) doubled: Vec<usize>,
+    /// Whether some inputs come twice as large, so that nothing but shifted bytes can multiply them.
+    takes_doubled: bool,
     /// Packed when the layer runs first: many have a plan that never runs, and some kernels take a while to pack.
     lanes: OnceLock<Option<Lanes>>,
     /// Whether sums may leave an `i32`.
@@ -82,6 +86,8 @@ impl Weights {
             channels,
             unaligned: None,
             packing: None,
+            doubled: Vec::new(),
+            takes_doubled: false,
             lanes: OnceLock::new(),
             wide,
             largest,
@@ -111,6 +117,32 @@ impl Weights {
         self.unaligned.is_some() && !self.wide && self.packing.as_ref().is_some_and(takes)
     }
 
+    /// Returns whether they are those of a depthwise layer whose kernel can write doubled results.
+    pub(super) fn packs_depthwise(&self) -> bool {
+        let is_byte = |packing: &Packing| matches!(packing.input, Storage::U8 | Storage::I8);
+        let is_packed = matches!(self.packed, Packed::I8(_)) && !self.wide;
+        let packing = self.packing.as_ref().filter(|_| is_packed);
+        Kernels::active().packs_depthwise() && packing.is_some_and(is_byte)
+    }
+
+    /// Returns the inputs of bytes that are multiplied with their shifts, `None` if those are none.
+    pub(super) fn shifted_inputs(&self) -> Option<Interval> {
+        let kernels = Kernels::active();
+        let takes = kernels.packs::<i8>() && !kernels.packs_pairs() && self.channels > 0;
+        let packing = self
+            .packing
+            .filter(|packing| packing.input == Storage::U8)?;
+        (takes && !self.wide && self.unaligned.is_some()).then_some(packing.x)
+    }
+
+    /// Shifts these rows by one less: their inputs come twice as large.
+    pub(super) fn take_doubled(&mut self, rows: &[usize]) {
+        if let Some(unaligned) = &mut self.unaligned {
+            rows.iter().for_each(|row| unaligned.shifts[*row] -= 1);
+            self.takes_doubled = true;
+        }
+    }
+
     /// Returns a packed depthwise kernel of extents `kernel`.
     fn depthwise(&self, kernel: [usize; 2], packing: &Packing) -> Option<Lanes> {
         let Packed::I8(weights) = &self.packed else {
@@ -127,7 +159,7 @@ impl Weights {
         let kernels = Kernels::active();
         if kernels.packs_depthwise() {
             let packed = kernels::PackedDepthwise::new(weights, extents);
-            return Some(Lanes::Depthwise(packed));
+            return Some(Lanes::Depthwise(packed.doubling(&self.doubled)));
         }
         let most = u8::try_from(most).unwrap_or(u8::MAX);
         let paired = || kernels::PairedDepthwise::new(weights, extents, most);
@@ -156,7 +188,7 @@ impl Weights {
         if let Some(Unaligned { weights, shifts }) = self.unaligned.as_ref().filter(|_| takes_bytes)
         {
             let packed = kernels::Packed::shifted(weights, shifts, self.channels);
-            if is_shorter(packed.n_lanes(), shifts.len()) {
+            if self.takes_doubled || is_shorter(packed.n_lanes(), shifts.len()) {
                 return Some(Lanes::Bytes(packed));
             }
         }

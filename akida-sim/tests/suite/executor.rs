@@ -11,7 +11,9 @@ use proptest::strategy::ValueTree;
 use quantizer_core::layers::IntegerLayer;
 use quantizer_core::{PerAxis, QFormat, ValueBits};
 
-use crate::random::{Numbers, Recipe, graph, large_recipes, pixels, recipes, wide_rectifier};
+use crate::random::{
+    Numbers, Recipe, graph, large_recipes, pixels, recipes, separated, wide_rectifier,
+};
 
 /// Returns a pixel as a byte.
 fn byte(v: f32) -> u8 {
@@ -85,6 +87,30 @@ proptest! {
             let Ok(model) = lower(graph) else { continue };
             check(&model, &pixels(&recipe, edge));
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn separated_convolutions_equal_the_scalar_definition(
+        recipe in large_recipes(), edge in 0..4_u8, bits in (4..9_u8, 4..8_u8),
+        scale in 0.2..4.0_f32, narrow in proptest::option::of(11..17_u8),
+    ) {
+        let recipe = Recipe {
+            extent: recipe.extent.div_ceil(3),
+            // Channels of bytes, each with a binary point of its own.
+            weight_bits: bits.0,
+            activation_bits: bits.1,
+            per_axis: true,
+            scale,
+            // Sums leave narrow buffers: then layers are done again step by step.
+            buffer_bits: narrow.unwrap_or(recipe.buffer_bits),
+            ..recipe
+        };
+        let Ok(model) = lower(separated(&recipe)) else { return Ok(()) };
+        check(&model, &pixels(&recipe, edge));
     }
 }
 

@@ -321,6 +321,53 @@ pub(crate) fn wide_rectifier(recipe: &Recipe, is_depthwise: bool) -> CalibratedG
     }
 }
 
+/// Returns a network of a convolution, a depthwise one and a pointwise one, each with its rectifier: between them
+/// channels have any order, and may lie there doubled.
+pub(crate) fn separated(recipe: &Recipe) -> CalibratedGraph {
+    let (k, [c0, c1, c2, _]) = (recipe.kernel, recipe.channels);
+    let mut b = Builder {
+        recipe: recipe.clone(),
+        numbers: Numbers(recipe.seed),
+        nodes: Vec::new(),
+    };
+    let e = recipe.extent;
+    let input = Input {
+        shape: vec![Some(e), Some(e), Some(c0)],
+        dtype: Dtype::UInt8,
+    };
+    b.float("input", &[], Layer::Input(input));
+    // An aligned bias does not fit narrow buffers.
+    let has_bias = recipe.buffer_bits > 20;
+    let mut conv = b.conv((k, k, c0, c1), 1);
+    conv.kernel.mapv_inplace(|w| w / 255.0);
+    conv.bias = conv.bias.filter(|_| has_bias);
+    b.quantized("conv", &["input"], Layer::Conv2D(conv), None);
+    let relu = b.relu();
+    b.quantized("relu", &["conv"], relu.clone(), Some(c1));
+    let depthwise = Layer::DepthwiseConv2D(DepthwiseConv2D {
+        kernel: b.numbers.kernel((k, k, c1, 1), recipe.scale),
+        bias: has_bias.then(|| b.numbers.vector(c1, 2.0)),
+        strides: [recipe.stride; 2],
+        padding: Padding::Same,
+        dilation: [1, 1],
+        activation: Activation::Linear,
+    });
+    b.quantized("depthwise", &["relu"], depthwise, None);
+    b.quantized("relu_depthwise", &["depthwise"], relu.clone(), Some(c1));
+    let mut pointwise = b.conv((1, 1, c1, c2), 1);
+    pointwise.bias = pointwise.bias.filter(|_| has_bias);
+    let pointwise = Layer::Conv2D(pointwise);
+    b.quantized("pointwise", &["relu_depthwise"], pointwise, None);
+    b.quantized("relu_pointwise", &["pointwise"], relu, Some(c2));
+    let last = &["relu_pointwise"];
+    b.push("dequantizer", last, CalibratedOp::Dequantizer);
+    CalibratedGraph {
+        name: "separated".to_owned(),
+        nodes: b.nodes,
+        outputs: vec!["dequantizer".to_owned()],
+    }
+}
+
 pub(crate) fn recipes() -> impl Strategy<Value = Recipe> {
     recipes_of(1..8, [1..4, 1..20, 1..6, 1..5])
 }

@@ -44,6 +44,8 @@ pub struct PackedDepthwise {
     moved: Vec<Quad>,
     /// The sum of each channel's weights, block by block.
     sums: Vec<Numbers>,
+    /// A bit for each byte of a vector whose results are doubled, block by block.
+    doubled: Vec<u64>,
 }
 
 impl PackedDepthwise {
@@ -97,6 +99,33 @@ impl PackedDepthwise {
             weights,
             moved,
             sums: quads::blocks(channels).map(|b| b.spread(&sums)).collect(),
+            doubled: vec![0; quads::blocks(channels).count()],
+        }
+    }
+
+    /// Returns the kernel whose finished results of these channels are written twice as large. NUMERICS.md E1.
+    ///
+    /// Those that do not fit in their type saturate. What the sums were does not change.
+    #[must_use]
+    pub fn doubling(mut self, channels: &[usize]) -> Self {
+        let blocks = quads::blocks(self.extents[2]);
+        for (doubled, block) in self.doubled.iter_mut().zip(blocks) {
+            let is_doubled = |byte: &usize| {
+                let channel = byte & (block.width() - 1);
+                channel < block.n && channels.contains(&(block.first + channel))
+            };
+            *doubled = (0..BYTES).filter(is_doubled).map(|byte| 1 << byte).sum();
+        }
+        self
+    }
+
+    /// Doubles results that are not, `[pixels, channels]`.
+    fn double<O: Byte>(&self, out: &mut [O]) {
+        for (i, v) in out.iter_mut().enumerate() {
+            let channel = i.rem_euclid(self.extents[2]);
+            if (self.doubled[channel.div_euclid(BYTES)] >> channel.rem_euclid(BYTES)) & 1 != 0 {
+                *v = O::saturated(2 * v.wide());
+            }
         }
     }
 }
@@ -159,7 +188,8 @@ impl Kernels {
         );
         conv.check(kernel.extents, &rows, (finish, out, extremes));
         if out.is_empty() || kernel_h * kernel_w == 0 {
-            return self.finish(finish, &vec![0; out.len()], out, extremes);
+            self.finish(finish, &vec![0; out.len()], out, extremes);
+            return kernel.double(out);
         }
         ROOM.with_borrow_mut(|room| {
             let n = room.len().max(Plan::room(&window));

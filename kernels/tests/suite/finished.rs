@@ -422,6 +422,7 @@ where
             assert_finished::<O>(layer, finish, &sums, |out, extremes| {
                 kernels.depthwise_finished(&conv, case.rows.clone(), (finish, out, extremes));
             });
+            assert_doubled::<X, O>(kernels, &conv, case, finish);
         }
     }
     // The least value of `i8` counts as zero.
@@ -443,6 +444,33 @@ where
             }
         });
     }
+}
+
+/// Checks that every third channel is twice as large where the kernel doubles it, and nothing else changes.
+fn assert_doubled<X: Packable<i8>, O: Byte>(
+    kernels: Kernels,
+    conv: &PackedDepthwiseConv<'_, X>,
+    case: &Case,
+    finish: &Finish,
+) {
+    let doubled: Vec<usize> = (1..case.filters).step_by(3).collect();
+    let results = |kernel: &PackedDepthwise| {
+        let conv = PackedDepthwiseConv { kernel, ..*conv };
+        let n = case.rows.len() * case.window.out_w * case.filters;
+        let (mut out, mut extremes) = (vec![O::low_bits(1); n], Extremes::new(finish));
+        kernels.depthwise_finished(&conv, case.rows.clone(), (finish, &mut out, &mut extremes));
+        (out, extremes)
+    };
+    let (mut expected, want) = results(conv.kernel);
+    for (i, v) in expected.iter_mut().enumerate() {
+        if doubled.contains(&i.rem_euclid(case.filters)) {
+            let (lo, hi) = if O::IS_SIGNED { (-128, 127) } else { (0, 255) };
+            *v = O::low_bits((2 * v.wide()).clamp(lo, hi));
+        }
+    }
+    let (out, extremes) = results(&conv.kernel.clone().doubling(&doubled));
+    assert_eq!(out, expected, "channels {doubled:?} doubled");
+    assert_eq!(extremes, want, "the sums do not change");
 }
 
 /// Runs `check` with the kernels of every instruction set of this CPU that pairs depthwise weights, and asserts that

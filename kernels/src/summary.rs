@@ -19,7 +19,6 @@ pub struct Summary {
 /// The steps as they are defined, for the ends of the sums: one entry a channel.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Exact {
-    bias: Vec<i64>,
     /// Ends of the rectifier, those of an `i32` without one.
     floor: Vec<i32>,
     top: Vec<i32>,
@@ -40,11 +39,9 @@ impl Exact {
             u64::from(shifts.map_or(0, |(shifts, _)| shifts[c].unsigned_abs()))
         };
         let scale = |c: usize| steps.scale.as_ref().map_or(1, |(scale, _)| scale[c]);
-        let bias = |c: usize| steps.bias.as_ref().map_or(0, |(bias, _)| bias[c]);
         let safe = (0..channels).map(|c| safe_sums(steps, c));
         let (safe_least, safe_most) = safe.unzip();
         Self {
-            bias: (0..channels).map(bias).collect(),
             floor: (0..channels)
                 .map(|c| top(c).map_or(i32::MIN, |_| 0))
                 .collect(),
@@ -134,6 +131,7 @@ impl Job for End<'_> {
     fn run<S: InstructionSet, const P: usize, const N: usize>(self, _set: S) {
         let n = self.sums.len();
         let Finish {
+            bias,
             least,
             most,
             scale,
@@ -154,19 +152,21 @@ impl Job for End<'_> {
             results[c] = scaled.wrapping_add(half[c]) >> right[c];
         }
         *self.is_safe &= unsafe_sums == 0;
-        let (bias, floor, top) = (&exact.bias[..n], &exact.floor[..n], &exact.top[..n]);
+        let (bias, floor, top) = (&bias[..n], &exact.floor[..n], &exact.top[..n]);
         let (scale, half, right) = (&exact.scale[..n], &exact.half[..n], &exact.right[..n]);
-        let mut largest = [0; 4];
+        let (mut sums, mut products) = ([0; 2], [0; 2]);
         for c in 0..n {
             let v = self.sums[c];
+            // The bias was added to a sum that is an `i32`.
+            sums[0] = sums[0].max(v.wrapping_sub(bias[c]).unsigned_abs());
+            sums[1] = sums[1].max(v.unsigned_abs());
             let product = i64::from(v.max(floor[c]).min(top[c])) * scale[c];
             let shifted = (product + half[c]) >> right[c];
-            largest[0] = largest[0].max((i64::from(v) - bias[c]).unsigned_abs());
-            largest[1] = largest[1].max(i64::from(v).unsigned_abs());
-            largest[2] = largest[2].max(product.unsigned_abs());
-            largest[3] = largest[3].max(shifted.unsigned_abs());
+            products[0] = products[0].max(product.unsigned_abs());
+            products[1] = products[1].max(shifted.unsigned_abs());
         }
-        *self.largest = largest;
+        let [sum, with_bias] = sums.map(u64::from);
+        *self.largest = [sum, with_bias, products[0], products[1]];
     }
 }
 

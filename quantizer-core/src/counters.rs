@@ -1,6 +1,5 @@
 //! What happened to the intermediates of a layer: saturations and largest magnitudes.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::bits::ValueBits;
@@ -164,19 +163,29 @@ pub trait Observe {
 }
 
 /// Counts of each stage that a layer has.
+// In order, each once: a layer has few, and a map would take as long as what is counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counters(BTreeMap<Stage, StageCount>);
+pub struct Counters(Vec<(Stage, StageCount)>);
 
 impl Observe for Counters {
     fn see(&mut self, stage: Stage, _channel: usize, value: i64, value_bits: ValueBits) {
-        self.0.entry(stage).or_default().saturate(value, value_bits);
+        self.count(stage).saturate(value, value_bits);
     }
 }
 
 impl Counters {
     /// Adds the counts of some values of `stage`.
     pub fn add(&mut self, stage: Stage, count: StageCount) {
-        self.0.entry(stage).or_default().merge(count);
+        self.count(stage).merge(count);
+    }
+
+    fn count(&mut self, stage: Stage) -> &mut StageCount {
+        let place = self.0.binary_search_by_key(&stage, |(stage, _)| *stage);
+        let at = place.unwrap_or_else(|at| {
+            self.0.insert(at, (stage, StageCount::default()));
+            at
+        });
+        &mut self.0[at].1
     }
 
     /// Adds all counts of `other`; the order of merging does not matter.
@@ -189,12 +198,13 @@ impl Counters {
     /// Returns the count of `stage`, if the layer has it.
     #[must_use]
     pub fn get(&self, stage: Stage) -> Option<StageCount> {
-        self.0.get(&stage).copied()
+        let place = self.0.binary_search_by_key(&stage, |(stage, _)| *stage);
+        place.ok().map(|at| self.0[at].1)
     }
 
     /// Returns the stages that occurred, in order of execution.
     pub fn iter(&self) -> impl Iterator<Item = (Stage, StageCount)> {
-        self.0.iter().map(|(stage, count)| (*stage, *count))
+        self.0.iter().copied()
     }
 
     /// Returns how many values overflowed a buffer; clipping by design is not counted.

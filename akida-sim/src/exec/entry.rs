@@ -48,25 +48,18 @@ pub(super) fn count_entry(
     counters: &mut Counters,
 ) -> Result<(), ModelError> {
     let n_channels = checked_channels(name, entry, x)?;
-    let known = ends.map(|ends| ends.with_zero().collect::<Vec<_>>());
-    let seen = || {
-        Ok(
-            with_ints!(&x.values, v => largest(v, n_channels), float => {
+    let max_abs = match ends.filter(|ends| ends.n_channels() == n_channels) {
+        Some(ends) => largest_shifted(entry, ends.with_zero()),
+        None => {
+            with_ints!(&x.values, v => largest_shifted(entry, largest(v, n_channels)), float => {
                 return Err(ModelError::invalid(name, "takes integers, not floats"));
-            }),
-        )
+            })
+        }
     };
-    let largest = known
-        .filter(|known| known.len() == n_channels)
-        .map_or_else(seen, Ok)?;
-    let shifted = largest.iter().enumerate().map(|(channel, (lo, hi))| {
-        let largest = lo.unsigned_abs().max(hi.unsigned_abs());
-        largest << entry.shift.at(channel)
-    });
     let count = StageCount {
         saturated: 0,
         elements: u64::try_from(x.n_values()).unwrap_or(u64::MAX),
-        max_abs: shifted.max().unwrap_or(0),
+        max_abs,
     };
     counters.add(entry.stage, count);
     Ok(())
@@ -89,6 +82,15 @@ pub(super) fn typed_values<'a>(
         shape: x.shape.clone(),
         values,
     }))
+}
+
+/// Returns the largest magnitude of aligned values between these ends of the channels.
+fn largest_shifted(entry: &EntryStage, ends: impl IntoIterator<Item = (i64, i64)>) -> u64 {
+    let shifted = ends.into_iter().enumerate().map(|(channel, (lo, hi))| {
+        let largest = lo.unsigned_abs().max(hi.unsigned_abs());
+        largest << entry.shift.at(channel)
+    });
+    shifted.max().unwrap_or(0)
 }
 
 /// Returns the least and the largest value of each channel, zero among them.

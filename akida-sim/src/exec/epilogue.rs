@@ -35,7 +35,7 @@ pub(super) struct Ends {
 }
 
 impl Ends {
-    /// Returns these ends of the channels.
+    /// Returns these ends of the channels, which may have zero among their results.
     pub(super) fn new<T: Int>(least: &[T], most: &[T]) -> Self {
         let narrow = |ends: &[T]| ends.iter().map(|v| i32::narrow(v.wide())).collect();
         Self {
@@ -51,6 +51,11 @@ impl Ends {
         let most = self.most.iter_mut().zip(&other.most);
         most.for_each(|(own, other)| *own = (*own).max(*other));
         self
+    }
+
+    /// Returns the number of channels.
+    pub(super) const fn n_channels(&self) -> usize {
+        self.least.len()
     }
 
     /// Returns both ends of each channel, zero between them.

@@ -17,13 +17,13 @@ pub(crate) trait InstructionSet: Copy + FloatRows {}
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Portable;
 
-/// AVX2 and FMA.
+/// AVX2, FMA and POPCNT.
 // Invariant: made in a function compiled for the set only.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Avx2(());
 
-/// AVX-512 F, BW, DQ and VL, with AVX2 and FMA.
+/// AVX-512 F, BW, DQ and VL, with AVX2, FMA and POPCNT.
 // Invariant: made in a function compiled for the set only.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy, Debug)]
@@ -60,11 +60,11 @@ pub(crate) fn dispatch<J: Job>(kernels: Kernels, job: J) {
     match kernels.isa() {
         Isa::Portable => job.run::<_, 4, 8>(Portable),
         // SAFETY: a `Kernels` exists only for a set that was detected on this CPU: here AVX-512 F, BW, DQ, VL with
-        // AVX2 and FMA.
+        // AVX2, FMA and POPCNT.
         Isa::Avx512 | Isa::Vnni if job.n_columns() >= AVX512_COLUMNS => unsafe {
             avx512::<_, 6, AVX512_COLUMNS>(job);
         },
-        // SAFETY: as above; all three sets include AVX2 and FMA.
+        // SAFETY: as above; all three sets include AVX2, FMA and POPCNT.
         Isa::Avx2 | Isa::Avx512 | Isa::Vnni => unsafe { avx2::<_, 6, 16>(job) },
     }
 }
@@ -77,7 +77,7 @@ pub(crate) fn dispatch<J: Job>(kernels: Kernels, job: J) {
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn dispatch_avx2<J: Job>(kernels: Kernels, job: J) {
     assert!(kernels.isa() >= Isa::Avx2, "{kernels:?} lack AVX2");
-    // SAFETY: a `Kernels` exists only for a set that was detected on this CPU: here one that includes AVX2 and FMA.
+    // SAFETY: a `Kernels` exists only for a set that was detected on this CPU: here one that includes AVX2, FMA and POPCNT.
     unsafe { avx2::<_, 6, 16>(job) };
 }
 
@@ -90,7 +90,7 @@ pub(crate) fn dispatch_avx2<J: Job>(kernels: Kernels, job: J) {
 pub(crate) fn dispatch_avx512<J: Job>(kernels: Kernels, job: J) {
     assert!(kernels.isa() >= Isa::Avx512, "{kernels:?} lack AVX-512");
     // SAFETY: a `Kernels` exists only for a set that was detected on this CPU: here one that includes AVX-512 F, BW,
-    // DQ, VL with AVX2 and FMA.
+    // DQ, VL with AVX2, FMA and POPCNT.
     unsafe { avx512::<_, 6, AVX512_COLUMNS>(job) };
 }
 
@@ -104,13 +104,13 @@ pub(crate) fn dispatch_f32<J: Job>(kernels: Kernels, job: J) {
     match kernels.isa() {
         Isa::Portable => job.run::<_, 4, 8>(Portable),
         // SAFETY: a `Kernels` exists only for a set that was detected on this CPU: here AVX-512 F, BW, DQ, VL with
-        // AVX2 and FMA.
+        // AVX2, FMA and POPCNT.
         Isa::Avx512 | Isa::Vnni if n_columns >= 64 => unsafe { avx512::<_, 6, 64>(job) },
         // SAFETY: as above.
         Isa::Avx512 | Isa::Vnni if n_columns >= 32 => unsafe { avx512::<_, 8, 32>(job) },
         // SAFETY: as above.
         Isa::Avx512 | Isa::Vnni if n_columns >= 16 => unsafe { avx512::<_, 12, 16>(job) },
-        // SAFETY: as above; all three sets include AVX2 and FMA.
+        // SAFETY: as above; all three sets include AVX2, FMA and POPCNT.
         Isa::Avx2 | Isa::Avx512 | Isa::Vnni => unsafe { avx2::<_, 6, 16>(job) },
     }
 }
@@ -122,9 +122,9 @@ pub(crate) fn dispatch_f32_per_channel<J: Job>(kernels: Kernels, job: J) {
     match kernels.isa() {
         Isa::Portable => job.run::<_, 4, 8>(Portable),
         // SAFETY: a `Kernels` exists only for a set that was detected on this CPU: here AVX-512 F, BW, DQ, VL with
-        // AVX2 and FMA.
+        // AVX2, FMA and POPCNT.
         Isa::Avx512 | Isa::Vnni if job.n_columns() >= 16 => unsafe { avx512::<_, 6, 16>(job) },
-        // SAFETY: as above; all three sets include AVX2 and FMA.
+        // SAFETY: as above; all three sets include AVX2, FMA and POPCNT.
         Isa::Avx2 | Isa::Avx512 | Isa::Vnni => unsafe { avx2::<_, 4, 8>(job) },
     }
 }

@@ -450,15 +450,19 @@ impl Extremes {
 
     /// Adds those of other sums of the same layer; the order does not matter.
     pub fn merge(&mut self, other: &Self) {
-        self.least
-            .iter_mut()
-            .zip(&other.least)
-            .for_each(|(a, b)| *a = (*a).min(*b));
-        self.most
-            .iter_mut()
-            .zip(&other.most)
-            .for_each(|(a, b)| *a = (*a).max(*b));
+        self.add(0, &other.least, &other.most);
         self.clipped += other.clipped;
+    }
+
+    /// Adds the ends of the sums of the channels from `first` on.
+    #[inline(always)]
+    pub(crate) fn add(&mut self, first: usize, least: &[i32], most: &[i32]) {
+        for (own, least) in self.least[first..][..least.len()].iter_mut().zip(least) {
+            *own = (*own).min(*least);
+        }
+        for (own, most) in self.most[first..][..most.len()].iter_mut().zip(most) {
+            *own = (*own).max(*most);
+        }
     }
 }
 
@@ -483,7 +487,7 @@ impl Kernels {
         );
         #[cfg(target_arch = "x86_64")]
         if self.isa() >= Isa::Avx2 && finish.channels >= vector::WIDTH {
-            // SAFETY: a `Kernels` exists only for a set that was detected on this CPU: here AVX2 with FMA, which all
+            // SAFETY: a `Kernels` exists only for a set that was detected on this CPU: here AVX2 with FMA and POPCNT, which all
             // sets above include.
             unsafe { vector::pixels(finish, sums, out, extremes) };
             return;

@@ -160,9 +160,9 @@ fn product<L: Lane>(
     };
     match kernels.isa() {
         Isa::Portable => {}
-        // SAFETY: a `Kernels` exists only for a set that was detected on this CPU: here AVX2 with FMA.
+        // SAFETY: a `Kernels` exists only for a set that was detected on this CPU: here AVX2 with FMA and POPCNT.
         Isa::Avx2 => unsafe { tile::avx2::blocks(kernel, patches, out, 0..filters) },
-        // SAFETY: as above, AVX-512 F, BW, DQ and VL with AVX2 and FMA; the set of VNNI includes them.
+        // SAFETY: as above, AVX-512 F, BW, DQ and VL with AVX2, FMA and POPCNT; the set of VNNI includes them.
         Isa::Avx512 | Isa::Vnni => unsafe {
             tile::avx512::blocks(kernel, patches, out, 0..whole);
             tile::avx2::blocks(kernel, patches, out, whole..filters);

@@ -223,7 +223,7 @@ fn run<X: Packable<i8>, O: Byte>(
 ) {
     let PackedDepthwiseConv { x, kernel, window } = *conv;
     let channels = kernel.extents[2];
-    // SAFETY: the caller checked that the CPU has AVX2 with FMA (`pairs_depthwise`).
+    // SAFETY: the caller checked that the CPU has AVX2 with FMA and POPCNT (`pairs_depthwise`).
     unsafe {
         let mut largest = Line([0; WIDTH]);
         for block in &kernel.blocks {

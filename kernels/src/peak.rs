@@ -131,7 +131,7 @@ impl Peak {
             // SAFETY: as above, AVX-512 F.
             #[cfg(target_arch = "x86_64")]
             Instruction::Fma512 => unsafe { x86_64::fma512(rounds) },
-            // SAFETY: as above, AVX2 and FMA.
+            // SAFETY: as above, AVX2, FMA and POPCNT.
             #[cfg(target_arch = "x86_64")]
             Instruction::Fma256 => unsafe { x86_64::fma256(rounds) },
         }

@@ -62,14 +62,7 @@ impl Ends {
 
     /// Adds the ends to those of the layer.
     pub(super) fn close(&self, extremes: &mut Extremes) {
-        let block = self.first..self.first + COLUMNS;
-        let least = &mut extremes.least[block.clone()];
-        for (own, least) in least.iter_mut().zip(&self.least.0) {
-            *own = (*own).min(*least);
-        }
-        for (own, most) in extremes.most[block].iter_mut().zip(&self.most.0) {
-            *own = (*own).max(*most);
-        }
+        extremes.add(self.first, &self.least.0, &self.most.0);
     }
 }
 

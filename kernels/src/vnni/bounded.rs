@@ -111,13 +111,7 @@ impl Sink for Bounded<'_> {
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     unsafe fn close(&mut self, columns: &BoundedColumns) {
-        let block = columns.first..columns.first + COLUMNS;
-        let least = &mut self.extremes.least[block.clone()];
-        for (own, least) in least.iter_mut().zip(&columns.least) {
-            *own = (*own).min(*least);
-        }
-        for (own, most) in self.extremes.most[block].iter_mut().zip(&columns.most) {
-            *own = (*own).max(*most);
-        }
+        self.extremes
+            .add(columns.first, &columns.least, &columns.most);
     }
 }

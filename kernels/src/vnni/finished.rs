@@ -44,8 +44,7 @@ pub(super) struct FinishedColumns<'a> {
     /// Ends of the sums so far.
     least: [i32; COLUMNS],
     most: [i32; COLUMNS],
-    /// Bytes above which a result was clipped, none if bytes do not show it.
-    shown: [u8; BYTES],
+    /// Whether bytes show which results are clipped.
     shows_clips: bool,
     tables: &'a Tables,
     first: usize,
@@ -70,18 +69,12 @@ impl<'a, O: Byte> Sink for Finished<'a, O> {
         start: Option<&[i32; COLUMNS]>,
     ) -> FinishedColumns<'a> {
         let tables = &self.finish.tables[first.div_euclid(COLUMNS)];
-        let shows_clips = self.finish.shows_clips::<O>();
         let mut columns = FinishedColumns {
             start: tables.bias,
             half: tables.half,
             least: [i32::MAX; COLUMNS],
             most: [i32::MIN; COLUMNS],
-            shown: if shows_clips {
-                tables.packing.shown
-            } else {
-                [u8::MAX; BYTES]
-            },
-            shows_clips,
+            shows_clips: self.finish.shows_clips::<O>(),
             tables,
             first,
             lanes: u32::MAX >> (COLUMNS - n),
@@ -119,7 +112,8 @@ impl<'a, O: Byte> Sink for Finished<'a, O> {
         unsafe {
             let ends = add_ends(columns, sums);
             let clips = clips(columns, &ends);
-            if clips && !columns.shows_clips {
+            let counts_bytes = clips && columns.shows_clips;
+            if clips && !counts_bytes {
                 // Stored one by one: a copy of the array would give the sums an address, and keep them in memory.
                 let mut stored = Sums([[0; COLUMNS]; ROWS]);
                 for (stored, sums) in stored.0.iter_mut().zip(sums) {
@@ -138,9 +132,9 @@ impl<'a, O: Byte> Sink for Finished<'a, O> {
                         let row = $number * per_vector(V);
                         let n_rows = per_vector(V).min(N - row);
                         let bytes = results::<O, N, V>(columns, sums, row);
-                        if clips {
+                        if counts_bytes {
                             let own = u64::MAX >> (BYTES - n_rows * V * WIDTH);
-                            let shown = _mm512_load_si512(columns.shown.as_ptr().cast());
+                            let shown = _mm512_load_si512(columns.tables.packing.shown.as_ptr().cast());
                             n_shown += (own & _mm512_cmpgt_epu8_mask(bytes, shown)).count_ones();
                         }
                         let bytes = between::<O>(&columns.tables.packing, bytes);
@@ -149,6 +143,7 @@ impl<'a, O: Byte> Sink for Finished<'a, O> {
                     })*
                 };
             }
+            const { assert!(ROWS <= 12, "all rows of a tile") };
             vectors!(0 1 2 3 4 5);
             columns.clipped += u64::from(n_shown);
         }
@@ -157,14 +152,8 @@ impl<'a, O: Byte> Sink for Finished<'a, O> {
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     unsafe fn close(&mut self, columns: &FinishedColumns<'_>) {
-        let block = columns.first..columns.first + COLUMNS;
-        let least = &mut self.extremes.least[block.clone()];
-        for (own, least) in least.iter_mut().zip(&columns.least) {
-            *own = (*own).min(*least);
-        }
-        for (own, most) in self.extremes.most[block].iter_mut().zip(&columns.most) {
-            *own = (*own).max(*most);
-        }
+        self.extremes
+            .add(columns.first, &columns.least, &columns.most);
         self.extremes.clipped += columns.clipped;
     }
 }

@@ -131,7 +131,7 @@ impl<'a> Network<'a> {
                 (orders.get(&input), &*layer.entries, takes && writes)
             {
                 let shifts: Vec<u32> = order.iter().map(|c| entry.shift.at(*c)).collect();
-                doubled.insert(input, doubling::doubled(&shifts));
+                doubled.extend(doubling::doubled(&shifts).map(|channels| (input, channels)));
             }
         }
         doubled
@@ -212,12 +212,16 @@ fn linear_plan(index: usize, plans: &[NodePlan]) -> Option<&LinearPlan> {
 #[cfg(test)]
 mod tests {
     use config_schema::LayerConfig;
-    use float_model::{Activation, Conv2D, Dtype, Input, Layer, Padding, ReLU};
+    use float_model::{Activation, Conv2D, DepthwiseConv2D, Dtype, Input, Layer, Padding, ReLU};
+    use kernels::Kernels;
     use ndarray::Array4;
+    use quantizer_core::PerAxis;
     use serde_json::json;
 
     use crate::exec::Executor;
-    use crate::{CalibratedGraph, CalibratedNode, CalibratedOp, QuantizedLayer, lower};
+    use crate::{
+        CalibratedGraph, CalibratedNode, CalibratedOp, OutputRanges, QuantizedLayer, lower,
+    };
 
     fn node(name: &str, input: Option<&str>, op: CalibratedOp) -> CalibratedNode {
         CalibratedNode {
@@ -243,16 +247,7 @@ mod tests {
             shape: vec![Some(4), Some(4), Some(3)],
             dtype: Dtype::UInt8,
         });
-        let conv = Layer::Conv2D(Conv2D {
-            kernel: Array4::from_elem((1, 1, 3, 5), 0.5),
-            bias: None,
-            strides: [1, 1],
-            padding: Padding::Same,
-            dilation: [1, 1],
-            groups: 1,
-            activation: Activation::Linear,
-            padding_value: None,
-        });
+        let conv = conv(3, 5);
         let graph = |outputs: &[&str]| CalibratedGraph {
             name: "wide".to_owned(),
             nodes: vec![
@@ -279,5 +274,84 @@ mod tests {
         };
         assert!(is_fused(&["dequantizer"]), "one that is alone");
         assert!(!is_fused(&["dequantizer", "other"]), "one that is not");
+    }
+
+    /// Returns a convolution of one weight everywhere.
+    fn conv(channels: usize, filters: usize) -> Layer {
+        Layer::Conv2D(Conv2D {
+            kernel: Array4::from_elem((1, 1, channels, filters), 0.5),
+            bias: None,
+            strides: [1, 1],
+            padding: Padding::Same,
+            dilation: [1, 1],
+            groups: 1,
+            activation: Activation::Linear,
+            padding_value: None,
+        })
+    }
+
+    /// Returns a rectifier with seven bits and these ranges.
+    fn rectifier(ranges: &[f32]) -> CalibratedOp {
+        let entry = json!({
+            "buffer_bitwidth": 32,
+            "output_quantizer": {
+                "bitwidth": 7, "signed": false, "axis": "per-axis", "buffer_bitwidth": 32,
+            },
+        });
+        let range_max = PerAxis::Axis(ranges.to_vec());
+        CalibratedOp::Quantized(Box::new(QuantizedLayer {
+            layer: Layer::ReLU(ReLU::default()),
+            config: LayerConfig::parse(entry.as_object().unwrap()).unwrap(),
+            json: None,
+            ranges: Some(OutputRanges {
+                rescaling_rate: range_max.map(|_| 1.0),
+                range_max,
+            }),
+        }))
+    }
+
+    #[test]
+    fn channels_lie_doubled_between_depthwise_and_pointwise_layers() {
+        let input = Layer::Input(Input {
+            shape: vec![Some(4), Some(4), Some(3)],
+            dtype: Dtype::UInt8,
+        });
+        let depthwise = Layer::DepthwiseConv2D(DepthwiseConv2D {
+            kernel: Array4::from_elem((3, 3, 8, 1), 0.5),
+            bias: None,
+            strides: [1, 1],
+            padding: Padding::Same,
+            dilation: [1, 1],
+            activation: Activation::Linear,
+        });
+        // Five channels are shifted by one, which is a group of four and one that shares a group with the others.
+        let ranges = [100.0, 200.0, 200.0, 100.0, 200.0, 200.0, 100.0, 200.0];
+        let model = CalibratedGraph {
+            name: "separated".to_owned(),
+            nodes: vec![
+                node("input", None, CalibratedOp::Float(Box::new(input))),
+                node("conv", Some("input"), quantized(conv(3, 8))),
+                node("relu", Some("conv"), rectifier(&[100.0; 8])),
+                node("depthwise", Some("relu"), quantized(depthwise)),
+                node("relu_depthwise", Some("depthwise"), rectifier(&ranges)),
+                node("pointwise", Some("relu_depthwise"), quantized(conv(8, 8))),
+                node("dequantizer", Some("pointwise"), CalibratedOp::Dequantizer),
+            ],
+            outputs: vec!["dequantizer".to_owned()],
+        };
+        let model = lower(model).unwrap();
+        let executor = Executor::new(&model);
+        let writer = model.nodes.iter().position(|n| n.name == "relu_depthwise");
+        let fusion = executor.plans[writer.unwrap()].fusion.as_ref().unwrap();
+        let expected = if Kernels::active().packs_depthwise() {
+            1
+        } else {
+            0
+        };
+        assert_eq!(
+            fusion.plan.n_doubled(),
+            expected,
+            "channels of a group of four"
+        );
     }
 }

@@ -174,8 +174,6 @@ impl Weights {
         if !kernels.packs::<i16>() || self.wide || self.channels == 0 {
             return None;
         }
-        // Words take half as many rows in a lane.
-        let is_shorter = |n_lanes: usize, rows: usize| n_lanes <= rows.div_ceil(2);
         let pairs = kernels.packs_pairs().then(|| self.pairs(packing.x));
         if let Some(pairs) = pairs.flatten()
             && is_shorter(pairs.n_lanes(), pairs.rows())
@@ -222,6 +220,11 @@ impl Weights {
     }
 }
 
+/// Returns whether lanes of bytes are no more than those of words, which take half as many rows.
+pub(super) const fn is_shorter(n_lanes: usize, rows: usize) -> bool {
+    n_lanes <= rows.div_ceil(2)
+}
+
 /// Returns a kernel of `kernel_h` rows in lanes.
 fn packed<L: kernels::Lane>(kernel: &[L], kernel_h: usize, channels: usize) -> kernels::Packed<L> {
     let rows = kernel.len().div_euclid(channels);
@@ -234,7 +237,8 @@ fn packed<L: kernels::Lane>(kernel: &[L], kernel_h: usize, channels: usize) -> k
 
 impl Packed {
     fn new(kernel: &[i32], wide: bool) -> Self {
-        let lo = kernel.iter().fold(0, |lo, w| lo.min(*w));
+        // Signed types only: weights without a negative one are like others.
+        let lo = kernel.iter().fold(-1, |lo, w| lo.min(*w));
         let hi = kernel.iter().fold(0, |hi, w| hi.max(*w));
         match Storage::of(lo.into(), hi.into()) {
             Storage::I8 if !wide => {

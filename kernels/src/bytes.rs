@@ -53,10 +53,11 @@ pub struct PairsConv<'a> {
 }
 
 impl Kernels {
-    /// Returns whether these kernels are at their best with weights in pairs: those of AVX2.
+    /// Returns whether these kernels are at their best with weights in pairs: those of AVX2, and of AVX-512 without VNNI,
+    /// whose products of words take half as long again.
     #[must_use]
     pub fn packs_pairs(self) -> bool {
-        self.isa() == Isa::Avx2
+        matches!(self.isa(), Isa::Avx2 | Isa::Avx512)
     }
 
     /// Writes the output rows `rows` of a convolution into `out`, `[rows, out_w, filters]`. NUMERICS.md N15, E3.

@@ -343,11 +343,7 @@ mod tests {
         let executor = Executor::new(&model);
         let writer = model.nodes.iter().position(|n| n.name == "relu_depthwise");
         let fusion = executor.plans[writer.unwrap()].fusion.as_ref().unwrap();
-        let expected = if Kernels::active().packs_depthwise() {
-            1
-        } else {
-            0
-        };
+        let expected = usize::from(Kernels::active().packs_depthwise());
         assert_eq!(
             fusion.plan.n_doubled(),
             expected,

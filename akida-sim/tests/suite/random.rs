@@ -72,6 +72,22 @@ struct Builder {
 }
 
 impl Builder {
+    /// Returns a network that begins with its input.
+    fn new(recipe: &Recipe) -> Self {
+        let mut builder = Self {
+            recipe: recipe.clone(),
+            numbers: Numbers(recipe.seed),
+            nodes: Vec::new(),
+        };
+        let extents = [recipe.extent, recipe.extent, recipe.channels[0]];
+        let input = Input {
+            shape: extents.map(Some).to_vec(),
+            dtype: Dtype::UInt8,
+        };
+        builder.float("input", &[], Layer::Input(input));
+        builder
+    }
+
     fn float(&mut self, name: &str, inputs: &[&str], layer: Layer) {
         let op = CalibratedOp::Float(Box::new(layer));
         self.push(name, inputs, op);
@@ -158,18 +174,7 @@ impl Builder {
 
 pub(crate) fn graph(recipe: &Recipe) -> CalibratedGraph {
     let (k, [c0, c1, c2, units]) = (recipe.kernel, recipe.channels);
-    let numbers = Numbers(recipe.seed);
-    let mut b = Builder {
-        recipe: recipe.clone(),
-        numbers,
-        nodes: Vec::new(),
-    };
-    let e = recipe.extent;
-    let input = Input {
-        shape: vec![Some(e), Some(e), Some(c0)],
-        dtype: Dtype::UInt8,
-    };
-    b.float("input", &[], Layer::Input(input));
+    let mut b = Builder::new(recipe);
     let rescaling = Rescaling {
         scale: PerAxis::Tensor(1.0 / 200.0),
         offset: PerAxis::Tensor(0.0),
@@ -266,17 +271,7 @@ pub(crate) fn graph(recipe: &Recipe) -> CalibratedGraph {
 /// Returns a network whose rectifier, behind a convolution or a depthwise one, has no output quantizer.
 pub(crate) fn wide_rectifier(recipe: &Recipe, is_depthwise: bool) -> CalibratedGraph {
     let (k, [c0, c1, units, _]) = (recipe.kernel, recipe.channels);
-    let mut b = Builder {
-        recipe: recipe.clone(),
-        numbers: Numbers(recipe.seed),
-        nodes: Vec::new(),
-    };
-    let e = recipe.extent;
-    let input = Input {
-        shape: vec![Some(e), Some(e), Some(c0)],
-        dtype: Dtype::UInt8,
-    };
-    b.float("input", &[], Layer::Input(input));
+    let mut b = Builder::new(recipe);
     let rescaling = Rescaling {
         scale: PerAxis::Tensor(1.0 / 200.0),
         offset: PerAxis::Tensor(0.0),
@@ -325,17 +320,7 @@ pub(crate) fn wide_rectifier(recipe: &Recipe, is_depthwise: bool) -> CalibratedG
 /// channels have any order, and may lie there doubled.
 pub(crate) fn separated(recipe: &Recipe) -> CalibratedGraph {
     let (k, [c0, c1, c2, _]) = (recipe.kernel, recipe.channels);
-    let mut b = Builder {
-        recipe: recipe.clone(),
-        numbers: Numbers(recipe.seed),
-        nodes: Vec::new(),
-    };
-    let e = recipe.extent;
-    let input = Input {
-        shape: vec![Some(e), Some(e), Some(c0)],
-        dtype: Dtype::UInt8,
-    };
-    b.float("input", &[], Layer::Input(input));
+    let mut b = Builder::new(recipe);
     // An aligned bias does not fit narrow buffers.
     let has_bias = recipe.buffer_bits > 20;
     let mut conv = b.conv((k, k, c0, c1), 1);
